@@ -1,0 +1,416 @@
+// The border with Python: the only file that knows it. Arrays are taken strictly (type, order, size, alignment), never
+// converted; the GIL is released before the work starts. What is wrong with the data is the business of sources.py; here
+// is refused what would be unsafe in memory.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+
+#include "chunk.hpp"
+#include "dispatch.hpp"
+#include "kernels.hpp"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace py = pybind11;
+using namespace gdfast;
+using namespace std::chrono_literals;
+
+namespace {
+
+// Work below this many bytes is done where it is called, by one thread: a hand-over costs 30 to 150 microseconds.
+constexpr double small_work = 1 << 20;
+
+// Runs `work(cancel)` on a thread of our own, while this one waits without the GIL and looks for signals. The thread is
+// new every time on purpose: libgomp keeps a pool of workers for each thread that starts a region, so no pool survives
+// into a forked child, where waiting for its lost workers would hang.
+template <class Work>
+void run(double bytes, const Work& work) {
+    std::atomic<bool> cancel{false};
+    if (bytes < small_work) {
+        py::gil_scoped_release nogil;
+        work(cancel);
+        return;
+    }
+    bool interrupted = false;
+    std::exception_ptr failure;
+    {
+        py::gil_scoped_release nogil;
+        std::mutex mutex;
+        std::condition_variable finished;
+        bool done = false;
+        std::thread worker([&] {
+            try {
+                work(cancel);
+            } catch (...) {
+                failure = std::current_exception();
+            }
+            std::lock_guard<std::mutex> lock(mutex);
+            done = true;
+            finished.notify_one();
+        });
+        std::unique_lock<std::mutex> lock(mutex);
+        while (!finished.wait_for(lock, 50ms, [&] { return done; })) {
+            if (interrupted) continue;
+            lock.unlock();
+            {
+                py::gil_scoped_acquire gil;
+                interrupted = PyErr_CheckSignals() != 0;
+            }
+            if (interrupted) cancel = true;
+            lock.lock();
+        }
+        lock.unlock();
+        worker.join();
+    }
+    if (interrupted) throw py::error_already_set();
+    if (failure) std::rethrow_exception(failure);
+}
+
+[[noreturn]] void refuse(const std::string& name, const std::string& why) { throw std::invalid_argument(name + ": " + why); }
+
+template <class T>
+const char* type_name() {
+    return std::is_same_v<T, float> ? "float32" : std::is_same_v<T, double> ? "float64" : std::is_same_v<T, Index> ? "int64" : "uint32";
+}
+
+// The memory of a C-ordered, aligned array of exactly `size` numbers of type T.
+template <class T>
+T* memory(const py::array& a, const char* name, Index size, bool written) {
+    if (!py::isinstance<py::array_t<T>>(a))
+        refuse(name, std::string("expected ") + type_name<T>() + ", got " + py::str(a.dtype()).cast<std::string>());
+    if (a.size() != size) refuse(name, "expected " + std::to_string(size) + " numbers, got " + std::to_string(a.size()));
+    if (!(a.flags() & py::array::c_style)) refuse(name, "expected a C-contiguous array");
+    if (std::uintptr_t(a.data()) % alignof(T)) refuse(name, "expected aligned memory");
+    if (written && !a.writeable()) refuse(name, "the array is read-only");
+    return const_cast<T*>(static_cast<const T*>(a.data()));
+}
+
+template <class T>
+const T* optional_memory(const py::object& a, const char* name, Index size) {
+    return a.is_none() ? nullptr : memory<T>(a.cast<py::array>(), name, size, false);
+}
+
+// X as the kernels read it; keeps the pointers to columns alive.
+template <class T>
+struct Features {
+    Problem<T> problem{};
+    std::vector<const T*> pointers;
+    explicit Features(const py::object& X) {
+        problem.kernels = &table_of<T>(active());
+        if (py::isinstance<py::tuple>(X)) {
+            const py::tuple columns = X.cast<py::tuple>();
+            problem.n = columns[0].cast<py::array>().size();
+            for (const py::handle& column : columns)
+                pointers.push_back(memory<T>(py::reinterpret_borrow<py::array>(column), "X", problem.n, false));
+        } else {
+            const py::array a = X.cast<py::array>();
+            if (a.ndim() != 2) refuse("X", "expected 2 dimensions, got " + std::to_string(a.ndim()));
+            if (!py::isinstance<py::array_t<T>>(a)) refuse("X", std::string("expected ") + type_name<T>());
+            if (std::uintptr_t(a.data()) % alignof(T)) refuse("X", "expected aligned memory");
+            const Index size = sizeof(T), n = a.shape(0), d = a.shape(1), by_row = a.strides(0), by_column = a.strides(1);
+            const T* x = static_cast<const T*>(a.data());
+            problem.n = n;
+            if ((by_column == size || d == 1) && by_row % size == 0) {
+                problem.by_rows = true;
+                problem.rows = {x, by_row / size, d};
+                problem.d = d;
+                return;
+            }
+            if (by_row != size || by_column % size) refuse("X", "expected unit stride along a row or along a column");
+            for (Index j = 0; j < d; ++j) pointers.push_back(x + j * (by_column / size));
+        }
+        problem.d = Index(pointers.size());
+        problem.columns = {pointers.data(), problem.d};
+    }
+    Features(const Features&) = delete;
+    double bytes() const { return double(problem.n) * double(problem.d) * double(problem.k) * sizeof(T); }
+};
+
+// Runs call(float()) or call(double()) by the type of X.
+template <class Call>
+auto by_type(const py::object& X, const Call& call) {
+    const py::array a = (py::isinstance<py::tuple>(X) ? X.cast<py::tuple>()[0].cast<py::object>() : X).cast<py::array>();
+    if (py::isinstance<py::array_t<float>>(a)) return call(float());
+    if (py::isinstance<py::array_t<double>>(a)) return call(double());
+    refuse("X", "expected float32 or float64, got " + py::str(a.dtype()).cast<std::string>());
+}
+
+template <class Entry>
+const Entry& find(const Entry* entries, int count, const std::string& name, const std::vector<double>& parameters) {
+    for (const Entry* e = entries; e != entries + count; ++e)
+        if (name == e->name) {
+            if (int(parameters.size()) != e->n_parameters)
+                refuse(name, "expected " + std::to_string(e->n_parameters) + " parameters, got " + std::to_string(parameters.size()));
+            return *e;
+        }
+    throw std::invalid_argument("no native kernel is named '" + name + "'");
+}
+
+// The rest of a problem: targets, weights, loss.
+template <class T>
+void complete(Features<T>& X, const py::array& y, const py::object& weight, Index k, const std::string& loss,
+              const std::vector<double>& parameters, bool intercept) {
+    Problem<T>& p = X.problem;
+    p.k = k;
+    p.codes = y.ndim() == 1;
+    p.y = memory<T>(y, "y", p.codes ? p.n : p.n * k, false);
+    p.weight = optional_memory<T>(weight, "weight", p.n);
+    p.loss = &find(p.kernels->losses, p.kernels->n_losses, loss, parameters);
+    p.loss_parameters = parameters.data();
+    p.intercept = intercept;
+}
+
+Index outputs(const py::array& w, Index d) {
+    const Index k = w.ndim() == 2 ? Index(w.shape(1)) : 1;
+    if (w.size() != (d + 1) * k || k < 1)
+        refuse("w", "expected (" + std::to_string(d + 1) + ", k) numbers, intercept last, got " + std::to_string(w.size()));
+    return k;
+}
+
+double gradient_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& g,
+                   const py::object& H, const std::string& loss, const std::vector<double>& parameters, bool intercept, int threads,
+                   Index shards) {
+    return by_type(X, [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        complete(features, y, weight, outputs(w, p.d), loss, parameters, intercept);
+        const Index size = (p.d + 1) * p.k;
+        const T* from = memory<T>(w, "w", size, false);
+        double* to = memory<double>(g, "g", size, true);
+        double* matrix = H.is_none() ? nullptr : memory<double>(H.cast<py::array>(), "H", (p.d + 1) * (p.d + 1), true);
+        double sum = 0;
+        const double bytes = features.bytes() * (matrix ? double(p.d) / 8 + 1 : 1);
+        run(bytes, [&](const std::atomic<bool>& cancel) {
+            const Team team{bytes < small_work ? 1 : threads, shards, &cancel};
+            sum = matrix ? hessian(p, from, to, matrix, team) : gradient(p, from, to, team);
+        });
+        return sum;
+    });
+}
+
+void margins_of(const py::object& X, const py::array& w, const py::array& z, int threads) {
+    by_type(X, [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        p.k = outputs(w, p.d);
+        const T* from = memory<T>(w, "w", (p.d + 1) * p.k, false);
+        T* to = memory<T>(z, "z", p.n * p.k, true);
+        run(features.bytes(), [&](const std::atomic<bool>& cancel) {
+            margins(p, from, to, Team{features.bytes() < small_work ? 1 : threads, 0, &cancel});
+        });
+        return 0;
+    });
+}
+
+py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& slots,
+                   const py::object& average, const std::string& loss, const std::vector<double>& loss_parameters,
+                   const std::string& optimizer, const std::vector<double>& optimizer_parameters, const py::array& rates,
+                   const py::array& norms, const py::object& keys, Index batch, Index first_step, Index average_from, double l1, double l2,
+                   double clip_norm, double clip_value, double mean_weight, bool intercept, int threads, Index shards) {
+    return by_type(X, [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        complete(features, y, weight, outputs(w, p.d), loss, loss_parameters, intercept);
+        if (batch < 1) refuse("batch", "expected at least 1 row");
+        const Index size = (p.d + 1) * p.k, steps = (p.n + batch - 1) / batch;
+        Epoch<T> e{};
+        e.batch = batch;
+        e.shuffled = !keys.is_none();
+        e.keys = optional_memory<std::uint32_t>(keys, "keys", 6);
+        e.optimizer = &find(p.kernels->optimizers, p.kernels->n_optimizers, optimizer, optimizer_parameters);
+        e.step.l1 = l1;
+        e.step.l2 = l2;
+        e.step.clip_value = clip_value;
+        e.step.parameters = optimizer_parameters.data();
+        e.clip_norm = clip_norm;
+        e.mean_weight = mean_weight;
+        e.rates = memory<double>(rates, "rates", steps, false);
+        e.norms = memory<double>(norms, "norms", steps, true);
+        e.first_step = first_step;
+        e.average_from = average.is_none() ? 0 : average_from;
+        e.w = memory<T>(w, "w", size, true);
+        e.slots = memory<T>(slots, "slots", size * e.optimizer->n_slots, true);
+        e.average = average.is_none() ? nullptr : memory<T>(average.cast<py::array>(), "average", size, true);
+        EpochResult result{};
+        // a step costs some hundred bytes' worth of time, however small its batch
+        const double bytes = features.bytes() + double(steps) * 512;
+        run(bytes, [&](const std::atomic<bool>& cancel) { result = epoch(p, e, Team{bytes < small_work ? 1 : threads, shards, &cancel}); });
+        return py::make_tuple(result.loss, result.steps, result.finite);
+    });
+}
+
+void update_of(const py::array& w, const py::array& g, const py::array& slots, const std::string& optimizer,
+               const std::vector<double>& parameters, double lr, double t, double scale, double clip_value, double l1, double l2,
+               Index n_penalized) {
+    by_type(w, [&](auto type) {
+        using T = decltype(type);
+        const Kernels<T>& kernels = table_of<T>(active());
+        const OptimizerKernel<T>& kernel = find(kernels.optimizers, kernels.n_optimizers, optimizer, parameters);
+        const Index n = w.size();
+        T* parameters_ = memory<T>(w, "w", n, true);
+        const T* gradient = memory<T>(g, "g", n, false);
+        T* state = memory<T>(slots, "slots", n * kernel.n_slots, true);
+        py::gil_scoped_release nogil;
+        kernel.update(Step{lr, t, scale, clip_value, l1, l2, parameters.data()}, parameters_, gradient, state, n, n_penalized, 0, n);
+        return 0;
+    });
+}
+
+double norm_of(const py::array& a) {
+    return by_type(a, [&](auto type) {
+        using T = decltype(type);
+        const T* from = memory<T>(a, "a", a.size(), false);
+        const Index n = a.size();
+        py::gil_scoped_release nogil;
+        return std::sqrt(table_of<T>(active()).sum_of_squares(from, n));
+    });
+}
+
+double clip_by_norm(const py::array& g, double max_norm) {
+    return by_type(g, [&](auto type) {
+        using T = decltype(type);
+        T* to = memory<T>(g, "g", g.size(), true);
+        const Index n = g.size();
+        py::gil_scoped_release nogil;
+        const double norm = std::sqrt(table_of<T>(active()).sum_of_squares(to, n));
+        if (norm > max_norm) {
+            const T scale = T(max_norm / norm);
+            for (Index i = 0; i < n; ++i) to[i] *= scale;
+        }
+        return norm;
+    });
+}
+
+Index find_non_finite(const py::array& a) {
+    return by_type(a, [&](auto type) -> Index {
+        using T = decltype(type);
+        const Kernels<T>& kernels = table_of<T>(active());
+        if (std::uintptr_t(a.data()) % alignof(T)) refuse("a", "expected aligned memory");
+        const T* x = static_cast<const T*>(a.data());
+        const Index size = sizeof(T);
+        if (a.ndim() == 1) {
+            if (a.strides(0) != size && a.size() > 1) refuse("a", "expected contiguous memory");
+            const Index n = a.size();
+            py::gil_scoped_release nogil;
+            return kernels.find_non_finite(x, n);
+        }
+        if (a.ndim() != 2) refuse("a", "expected 1 or 2 dimensions");
+        const Index n = a.shape(0), d = a.shape(1), by_row = a.strides(0), by_column = a.strides(1);
+        const bool rows = (by_column == size || d == 1) && by_row % size == 0;
+        if (!rows && (by_row != size || by_column % size)) refuse("a", "expected unit stride along a row or along a column");
+        py::gil_scoped_release nogil;
+        if (rows && by_row == d * size) return kernels.find_non_finite(x, n * d);
+        Index found = -1;
+        for (Index i = 0; i < (rows ? n : d); ++i) {
+            const Index at = kernels.find_non_finite(x + i * (rows ? by_row : by_column) / size, rows ? d : n);
+            if (at < 0) continue;
+            const Index position = rows ? i * d + at : at * d + i;
+            if (rows) return position;
+            found = found < 0 ? position : std::min(found, position);
+        }
+        return found;
+    });
+}
+
+Index cholesky(const py::array& A, double smallest) {
+    const Index n = A.shape(0);
+    double* a = memory<double>(A, "A", n * n, true);
+    py::gil_scoped_release nogil;
+    return active().f64->cholesky(a, n, smallest);
+}
+
+void cholesky_solve(const py::array& L, const py::array& b) {
+    const Index n = L.shape(0);
+    const double* l = memory<double>(L, "L", n * n, false);
+    double* x = memory<double>(b, "b", n, true);
+    py::gil_scoped_release nogil;
+    active().f64->cholesky_solve(l, n, x);
+}
+
+py::array_t<Index> order_rows(Index n, const py::array& keys, Index first, Index count) {
+    if (first < 0 || count < 0 || first + count > n) refuse("first", "expected positions in [0, n)");
+    const std::uint32_t* k = memory<std::uint32_t>(keys, "keys", 6, false);
+    py::array_t<Index> rows(count);
+    Index* out = rows.mutable_data();
+    py::gil_scoped_release nogil;
+    active().f32->order_rows(n, k, first, count, out);
+    return rows;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+    m.doc() = "Native kernels of gdfast. Private: use gdfast.ops.";
+    m.def("gradient", gradient_of, py::arg("X"), py::arg("y"), py::arg("weight"), py::arg("w"), py::arg("g"), py::arg("H"),
+          py::arg("loss"), py::arg("parameters"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
+          "Sum of the weighted losses; g (float64) and, unless None, H become sums too.");
+    m.def("margins", margins_of, py::arg("X"), py::arg("w"), py::arg("z"), py::arg("threads"), "z = X w + b");
+    m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y"), py::arg("weight"), py::arg("w"), py::arg("slots"),
+          py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("optimizer"), py::arg("optimizer_parameters"),
+          py::arg("rates"), py::arg("norms"), py::arg("keys"), py::arg("batch"), py::arg("first_step"), py::arg("average_from"),
+          py::arg("l1"), py::arg("l2"), py::arg("clip_norm"), py::arg("clip_value"), py::arg("mean_weight"), py::arg("intercept"),
+          py::arg("threads"), py::arg("shards") = 0, "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
+    m.def("update", update_of, py::kw_only(), py::arg("w"), py::arg("g"), py::arg("slots"), py::arg("optimizer"), py::arg("parameters"),
+          py::arg("lr"), py::arg("t"), py::arg("scale"), py::arg("clip_value"), py::arg("l1"), py::arg("l2"), py::arg("n_penalized"),
+          "One fused optimizer step, in place.");
+    m.def("norm", norm_of, py::arg("a"), "Euclidean norm, summed in float64.");
+    m.def("clip_by_norm", clip_by_norm, py::arg("g"), py::arg("max_norm"), "g *= min(1, max_norm / |g|), in place; returns |g|.");
+    m.def("find_non_finite", find_non_finite, py::arg("a"), "Row-major position of the first NaN or infinity, -1 where there is none.");
+    m.def("cholesky", cholesky, py::arg("A"), py::arg("smallest"), "A = L L' in the lower triangle; -1, or the column that failed.");
+    m.def("cholesky_solve", cholesky_solve, py::arg("L"), py::arg("b"), "b becomes the solution of L L' x = b.");
+    m.def("order_rows", order_rows, py::arg("n"), py::arg("keys"), py::arg("first"), py::arg("count"),
+          "Rows at positions first, first + 1, ... of the order of n rows given by six uint32 keys.");
+    m.def("shards_of", shards_of, py::arg("rows"), py::arg("d"), py::arg("k"), py::arg("itemsize"),
+          "How many parts a batch is summed in.");
+    m.def(
+        "losses",
+        [] {
+            std::vector<std::pair<std::string, int>> list;
+            const Kernels<float>& kernels = *active().f32;
+            for (int i = 0; i < kernels.n_losses; ++i) list.emplace_back(kernels.losses[i].name, kernels.losses[i].n_parameters);
+            return list;
+        },
+        "(name, number of parameters) of every native loss.");
+    m.def(
+        "optimizers",
+        [] {
+            std::vector<std::tuple<std::string, int, int>> list;
+            const Kernels<float>& kernels = *active().f32;
+            for (int i = 0; i < kernels.n_optimizers; ++i)
+                list.emplace_back(kernels.optimizers[i].name, kernels.optimizers[i].n_slots, kernels.optimizers[i].n_parameters);
+            return list;
+        },
+        "(name, number of slots, number of parameters) of every native optimizer.");
+    m.def(
+        "instruction_sets",
+        [] {
+            std::vector<std::string> names;
+            for (const InstructionSet& isa : available()) names.emplace_back(isa.name);
+            return names;
+        },
+        "Those this machine can run, best first.");
+    m.def("instruction_set", [] { return std::string(active().name); }, "The one in use.");
+    m.def("use_instruction_set", [](const std::string& name) { use(name); }, py::arg("name"), "Force one by name.");
+#ifdef _OPENMP
+    m.attr("openmp") = true;
+    m.def("max_threads", [] { return omp_get_max_threads(); }, "What OpenMP allows the calling thread.");
+    m.def("in_parallel", [] { return omp_in_parallel() != 0; }, "Is the caller inside a parallel region?");
+#else
+    m.attr("openmp") = false;
+    m.def("max_threads", [] { return 1; }, "What OpenMP allows the calling thread.");
+    m.def("in_parallel", [] { return false; }, "Is the caller inside a parallel region?");
+#endif
+}

@@ -1,0 +1,76 @@
+// The work on one chunk of rows: a pass of gradients, an epoch of mini-batches, a pass of margins. Free of any instruction
+// set; chunk.cpp is the only place with parallel regions.
+//
+// The same bits for any number of threads: rows are cut into shards by n, d and k alone, every shard is summed by itself,
+// and the shards are added in their order.
+#pragma once
+#include <atomic>
+
+#include "kernels.hpp"
+
+namespace gdfast {
+
+// One loss over n rows of features.
+template <class T>
+struct Problem {
+    const Kernels<T>* kernels;
+    bool by_rows;  // which of the two layouts holds X
+    DenseRows<T> rows;
+    DenseColumns<T> columns;
+    Index n, d, k;
+    bool codes;       // y holds n class codes (one column a class is made of them), else n x k values
+    const T* y;       // may be null where no loss is asked for
+    const T* weight;  // n, or null for ones
+    const LossKernel<T>* loss;
+    const double* loss_parameters;
+    bool intercept;
+};
+
+struct Team {
+    int threads;
+    Index shards;  // 0: chosen from n, d and k; anything else is for measuring what the fixed partition costs
+    const std::atomic<bool>* cancel;
+};
+
+// Sum of the weighted losses; g (d + 1) x k becomes the sum of the weighted gradients. w is (d + 1) x k.
+template <class T>
+double gradient(const Problem<T>&, const T* w, double* g, const Team&);
+
+// As gradient, and H (d + 1) x (d + 1) becomes X' diag(weight * curvature of output 0) X, the intercept last.
+template <class T>
+double hessian(const Problem<T>&, const T* w, double* g, double* H, const Team&);
+
+// z = X w + b, n x k
+template <class T>
+void margins(const Problem<T>&, const T* w, T* z, const Team&);
+
+// One epoch of mini-batches.
+template <class T>
+struct Epoch {
+    Index batch;                  // rows a step
+    bool shuffled;                // in the order given by the keys
+    const std::uint32_t* keys;
+    const OptimizerKernel<T>* optimizer;
+    Step step;                    // l1, l2, clip_value and parameters; lr, t and scale are set step by step
+    double clip_norm;             // infinity for none
+    double mean_weight;           // a step divides by this times its rows
+    const double* rates;          // one a step
+    double* norms;                // of the mean gradient before clipping, one a step
+    Index first_step;             // steps made before
+    Index average_from;           // first step (from 1) of the running mean of w, 0 for none
+    T* w;
+    T* slots;
+    T* average;
+};
+struct EpochResult {
+    double loss;   // sum of the weighted losses, each row before its own step
+    Index steps;   // made; fewer than asked for where the run was cancelled or diverged
+    bool finite;   // false: a loss or a gradient was not finite; its step was not made
+};
+template <class T>
+EpochResult epoch(const Problem<T>&, const Epoch<T>&, const Team&);
+
+// How many shards `rows` rows are cut into (a power of two).
+Index shards_of(Index rows, Index d, Index k, std::size_t itemsize);
+
+}  // namespace gdfast

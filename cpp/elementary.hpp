@@ -1,0 +1,104 @@
+// exp, log and log1p without branches or tables, so that loops around them become vector code on every instruction set.
+// Relative error below 3 units in the last place (tests/test_kernels.py measures it). Included by kernels.cpp only.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+namespace gdfast::GDFAST_ISA {
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+    using Int = std::int32_t;
+    static constexpr int mantissa = 23;
+    static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440054690583e-4f;
+    static constexpr float exp_max = 88.722839f, exp_min = -86.0f;
+    static constexpr int exp_terms = 7, log1p_terms = 8, log_terms = 5;
+};
+template <>
+struct Bits<double> {
+    using Int = std::int64_t;
+    static constexpr int mantissa = 52;
+    static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
+    static constexpr double exp_max = 709.782712893383973096, exp_min = -707.0;
+    static constexpr int exp_terms = 13, log1p_terms = 17, log_terms = 11;
+};
+
+template <class To, class From>
+inline To bit_cast(From from) {
+    To to;
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+template <class T>
+inline T min(T a, T b) {
+    return a < b ? a : b;
+}
+template <class T>
+inline T max(T a, T b) {
+    return a > b ? a : b;
+}
+template <class T>
+inline T absolute(T a) {
+    return a < 0 ? -a : a;
+}
+
+// exp(x) = 2^n exp(r), |r| <= ln(2) / 2, exp(r) by its Taylor series. 0 below the normal range, infinity above, NaN kept.
+template <class T>
+inline T exp(T x) {
+    using B = Bits<T>;
+    using Int = typename B::Int;
+    const T inside = min(max(x, B::exp_min), B::exp_max);
+    const T shifted = inside * T(1.44269504088896340736) + B::round;
+    const T n = shifted - B::round;
+    const T r = (inside - n * B::ln2_high) - n * B::ln2_low;
+    T series = 1;
+    for (int i = B::exp_terms; i > 0; --i) series = 1 + series * (r / T(i));
+    // 2^(n - 1) always has an exponent of its own, 2^n for the largest n has not
+    const Int power = (bit_cast<Int>(shifted) - 1) * (Int(1) << B::mantissa) + bit_cast<Int>(T(1));
+    T result = series * bit_cast<T>(power) * 2;
+    result = x < B::exp_min ? T(0) : result;
+    result = x > B::exp_max ? std::numeric_limits<T>::infinity() : result;
+    return x == x ? result : x;
+}
+
+// 2 artanh(s) = log((1 + s) / (1 - s)) by its series in s^2
+template <class T>
+inline T twice_artanh(T s, int terms) {
+    const T square = s * s;
+    T series = 0;
+    for (int i = terms - 1; i >= 0; --i) series = series * square + T(2) / T(2 * i + 1);
+    return s * series;
+}
+
+// log(1 + u) for u in [0, 1]
+template <class T>
+inline T log1p(T u) {
+    return twice_artanh(u / (2 + u), Bits<T>::log1p_terms);
+}
+
+// log(x) for normal x > 0
+template <class T>
+inline T log(T x) {
+    using B = Bits<T>;
+    using Int = typename B::Int;
+    const Int bits = bit_cast<Int>(x);
+    const Int offset = bits - bit_cast<Int>(T(0.70710678118654752440));
+    const T exponent = T(offset >> B::mantissa);
+    const T mantissa = bit_cast<T>(Int(bits - (offset >> B::mantissa) * (Int(1) << B::mantissa)));
+    return twice_artanh((mantissa - 1) / (mantissa + 1), B::log_terms) + exponent * B::ln2_low + exponent * B::ln2_high;
+}
+
+// exp(-|z|) turned into 1 / (1 + exp(-z))
+template <class T>
+inline T sigmoid(T z) {
+    const T e = exp(-absolute(z));
+    return (z >= 0 ? T(1) : e) / (1 + e);
+}
+
+}  // namespace gdfast::GDFAST_ISA

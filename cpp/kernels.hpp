@@ -1,0 +1,61 @@
+// The table of kernels: one set of function pointers a type and instruction set. Free of any instruction set itself.
+#pragma once
+#include "views.hpp"
+
+namespace gdfast {
+
+// Outputs are padded, so that every kernel sees 1, 4, 8 or a multiple of 16 of them: `lanes_of(k)` columns, the last ones 0.
+inline Index lanes_of(Index k) { return k == 1 ? 1 : k <= 4 ? 4 : k <= 8 ? 8 : (k + 15) / 16 * 16; }
+
+// The residuals of a tile of m rows: margins z (m x lanes) are overwritten by r = weight * d loss / d z, the weighted sum
+// of the loss is returned. y has the shape of z; weight (m) may be null.
+template <class T>
+struct LossKernel {
+    const char* name;
+    int n_parameters;
+    double (*residuals)(const double* parameters, T* z, const T* y, const T* weight, Index m, Index k, Index lanes);
+    // h = weight * d2 loss / d z2 at margins z, of the shape of z, before `residuals` overwrites them
+    void (*curvatures)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h);
+};
+
+// What one step over the parameters needs beside them.
+struct Step {
+    double lr, t;                    // rate and number (from 1) of this step
+    double scale;                    // of the gradient: clipping by norm
+    double clip_value;               // limit of each component, infinity for none
+    double l1, l2;                   // penalty of the first n_penalized parameters
+    const double* parameters;        // of the optimizer
+};
+
+template <class T>
+struct OptimizerKernel {
+    const char* name;
+    int n_slots, n_parameters;
+    // parameters [first, last) of w; slots are n_slots arrays of n parameters each
+    void (*update)(const Step&, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last);
+};
+
+template <class T>
+struct Kernels {
+    // z = X w + b for m rows; w is (d + 1) x lanes, the intercept last; z is m x lanes
+    void (*margins_rows)(DenseRows<T>, Selection, Index m, const T* w, Index lanes, T* z);
+    void (*margins_columns)(DenseColumns<T>, Index first, Index m, const T* w, Index lanes, T* z);
+    // g += X' r, g of the shape of w
+    void (*accumulate_rows)(DenseRows<T>, Selection, Index m, const T* r, Index lanes, T* g);
+    void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
+    // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
+    void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
+    void (*add)(const T* a, Index n, double* sum);                      // sum += a
+    double (*sum_of_squares)(const T* a, Index n);                      // in double
+    Index (*find_non_finite)(const T* a, Index n);                      // first NaN or infinity, -1 where there is none
+    // rows[i] = the row at position first + i of a shuffled order of n rows; six keys
+    void (*order_rows)(Index n, const std::uint32_t* keys, Index first, Index count, Index* rows);
+    Index (*cholesky)(double* A, Index n, double smallest);
+    void (*cholesky_solve)(const double* L, Index n, double* b);
+    const LossKernel<T>* losses;
+    int n_losses;
+    const OptimizerKernel<T>* optimizers;
+    int n_optimizers;
+};
+
+}  // namespace gdfast

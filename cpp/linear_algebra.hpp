@@ -1,0 +1,74 @@
+// The small dense linear algebra of the solvers, on one thread: a second thread pool (BLAS) would slow the solvers down
+// and change bits with the number of threads. Included by kernels.cpp only.
+#pragma once
+#include <cmath>
+
+#include "vector.hpp"
+#include "views.hpp"
+
+namespace gdfast::GDFAST_ISA {
+
+// sums[s] = a[s] . b over n numbers
+template <int R>
+inline void dot_rows(const double* const* a, const double* b, Index n, double* sums) {
+    constexpr int W = native_lanes<double>;
+    Vector<double, W> partial[R];
+    for (int s = 0; s < R; ++s) partial[s] = zero<W, double>();
+    const Index whole = n / W * W;
+    for (Index j = 0; j < whole; j += W) {
+        const Vector<double, W> v = load<W>(b + j);
+        for (int s = 0; s < R; ++s) partial[s] += load<W>(a[s] + j) * v;
+    }
+    for (int s = 0; s < R; ++s) {
+        sums[s] = sum_of_lanes<W, double>(partial[s]);
+        for (Index j = whole; j < n; ++j) sums[s] += a[s][j] * b[j];
+    }
+}
+
+// A = L L': the lower triangle of the n x n matrix A (row-major, only its lower triangle is read) becomes L.
+// Returns -1, or the first column whose pivot is not above `smallest`; then A is left half done.
+inline Index cholesky(double* A, Index n, double smallest) {
+    constexpr int R = 8;
+    for (Index j = 0; j < n; ++j) {
+        double* row_j = A + j * n;
+        const double* one[] = {row_j};
+        double sum;
+        dot_rows<1>(one, row_j, j, &sum);
+        const double pivot = row_j[j] - sum;
+        if (!(pivot > smallest)) return j;
+        row_j[j] = std::sqrt(pivot);
+        const double inverse = 1 / row_j[j];
+        Index i = j + 1;
+        for (; i + R <= n; i += R) {
+            const double* rows[R];
+            double sums[R];
+            for (int s = 0; s < R; ++s) rows[s] = A + (i + s) * n;
+            dot_rows<R>(rows, row_j, j, sums);
+            for (int s = 0; s < R; ++s) A[(i + s) * n + j] = (A[(i + s) * n + j] - sums[s]) * inverse;
+        }
+        for (; i < n; ++i) {
+            const double* row[] = {A + i * n};
+            dot_rows<1>(row, row_j, j, &sum);
+            A[i * n + j] = (A[i * n + j] - sum) * inverse;
+        }
+    }
+    return -1;
+}
+
+// b becomes the solution of L L' x = b
+inline void cholesky_solve(const double* L, Index n, double* b) {
+    for (Index i = 0; i < n; ++i) {
+        const double* row[] = {L + i * n};
+        double sum;
+        dot_rows<1>(row, b, i, &sum);
+        b[i] = (b[i] - sum) / L[i * n + i];
+    }
+    for (Index i = n; i-- > 0;) {
+        const double x = b[i] /= L[i * n + i];
+        const double* row = L + i * n;
+#pragma omp simd
+        for (Index j = 0; j < i; ++j) b[j] -= row[j] * x;
+    }
+}
+
+}  // namespace gdfast::GDFAST_ISA

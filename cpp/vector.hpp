@@ -1,0 +1,130 @@
+// W lanes of T in one register, and the sums across lanes that narrow rows need. Included by kernels.cpp only.
+//
+// GCC and Clang have such types built in; other compilers get a struct that their optimiser unrolls.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+namespace gdfast::GDFAST_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int register_bytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int register_bytes = 32;
+#else
+inline constexpr int register_bytes = 16;
+#endif
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define GDFAST_VECTORS 1
+#endif
+#endif
+
+#ifdef GDFAST_VECTORS
+template <class T, int W>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(W * sizeof(T))));
+};
+#else
+template <class T, int W>
+struct Lanes {
+    T lane[W];
+    T& operator[](int i) { return lane[i]; }
+    T operator[](int i) const { return lane[i]; }
+    friend Lanes operator+(Lanes a, Lanes b) {
+        for (int i = 0; i < W; ++i) a.lane[i] += b.lane[i];
+        return a;
+    }
+    friend Lanes operator*(Lanes a, Lanes b) {
+        for (int i = 0; i < W; ++i) a.lane[i] *= b.lane[i];
+        return a;
+    }
+    friend Lanes operator*(T a, Lanes b) {
+        for (int i = 0; i < W; ++i) b.lane[i] *= a;
+        return b;
+    }
+    Lanes& operator+=(Lanes b) { return *this = *this + b; }
+};
+template <class T, int W>
+struct VectorOf {
+    using type = Lanes<T, W>;
+};
+#endif
+
+template <class T, int W>
+using Vector = typename VectorOf<T, W>::type;
+
+template <class T>
+inline constexpr int native_lanes = register_bytes / int(sizeof(T));
+
+template <int W, class T>
+inline Vector<T, W> load(const T* p) {
+    Vector<T, W> v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+template <int W, class T>
+inline void store(T* p, Vector<T, W> v) {
+    std::memcpy(p, &v, sizeof(v));
+}
+
+template <int W, class T>
+inline Vector<T, W> zero() {
+    Vector<T, W> v;
+    std::memset(&v, 0, sizeof(v));
+    return v;
+}
+
+// The last W values ending at p + d, with those before p + d - rest set to zero (they belong to the vector before).
+template <int W, class T>
+inline Vector<T, W> load_tail(const T* p, Index d, int rest) {
+    Vector<T, W> v = load<W>(p + d - W);
+    for (int i = 0; i < W - rest; ++i) v[i] = 0;
+    return v;
+}
+
+// One round of the sum across lanes. Every vector holds W / Group groups of Group partial sums; a and b are merged into
+// one vector that holds the groups of both, halved.
+template <int Group, int W, class T, int... I>
+inline Vector<T, W> merge(Vector<T, W> a, Vector<T, W> b, std::integer_sequence<int, I...>) {
+    constexpr int half = Group / 2;
+#ifdef GDFAST_VECTORS
+    return __builtin_shufflevector(a, b, (I / Group * Group + (I % Group < half ? I % Group : W + I % Group - half))...) +
+           __builtin_shufflevector(a, b, (I / Group * Group + (I % Group < half ? I % Group + half : W + I % Group))...);
+#else
+    Vector<T, W> sum;
+    for (int i = 0; i < W; ++i) {
+        const int base = i / Group * Group, place = i % Group;
+        sum[i] = place < half ? a[base + place] + a[base + place + half] : b[base + place - half] + b[base + place];
+    }
+    return sum;
+#endif
+}
+
+// v[i] becomes ... so that lane i of the result is the sum over the lanes of v[i].
+template <int W, class T, int Group = W>
+inline Vector<T, W> sums_of_rows(Vector<T, W>* v) {
+    if constexpr (Group == 1) {
+        return v[0];
+    } else {
+        constexpr int half = Group / 2;
+        for (int i = 0; i < half; ++i) v[i] = merge<Group, W, T>(v[i], v[i + half], std::make_integer_sequence<int, W>{});
+        return sums_of_rows<W, T, half>(v);
+    }
+}
+
+// The sum over the lanes of one vector, by the tree that sums_of_rows follows: the same bits either way.
+template <int W, class T>
+inline T sum_of_lanes(Vector<T, W> v) {
+    T a[W];
+    store<W>(a, v);
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) a[i] += a[i + half];
+    return a[0];
+}
+
+}  // namespace gdfast::GDFAST_ISA
