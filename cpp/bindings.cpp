@@ -5,17 +5,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <chrono>
-#include <condition_variable>
-#include <cstring>
-#include <limits>
-#include <mutex>
+#include <memory>
 #include <stdexcept>
-#include <thread>
 
 #include "chunk.hpp"
 #include "dispatch.hpp"
 #include "kernels.hpp"
+#include "worker.hpp"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -23,58 +19,55 @@
 
 namespace py = pybind11;
 using namespace gdfast;
-using namespace std::chrono_literals;
 
 namespace {
 
 // Work below this many bytes is done where it is called, by one thread: a hand-over costs 30 to 150 microseconds.
 constexpr double small_work = 1 << 20;
 
-// Runs `work(cancel)` on a thread of our own, while this one waits without the GIL and looks for signals. The thread is
-// new every time on purpose: libgomp keeps a pool of workers for each thread that starts a region, so no pool survives
-// into a forked child, where waiting for its lost workers would hang.
+// The worker of the Python thread that is inside `with Worker()`, null elsewhere.
+thread_local Worker* current_worker = nullptr;
+
+// Runs `work(cancel, threads)` without the GIL: small work here and now, by one thread, all else on a worker.
 template <class Work>
-void run(double bytes, const Work& work) {
-    std::atomic<bool> cancel{false};
-    if (bytes < small_work) {
-        py::gil_scoped_release nogil;
-        work(cancel);
-        return;
-    }
+void run(double bytes, int threads, const Work& work) {
     bool interrupted = false;
-    std::exception_ptr failure;
     {
         py::gil_scoped_release nogil;
-        std::mutex mutex;
-        std::condition_variable finished;
-        bool done = false;
-        std::thread worker([&] {
-            try {
-                work(cancel);
-            } catch (...) {
-                failure = std::current_exception();
-            }
-            std::lock_guard<std::mutex> lock(mutex);
-            done = true;
-            finished.notify_one();
-        });
-        std::unique_lock<std::mutex> lock(mutex);
-        while (!finished.wait_for(lock, 50ms, [&] { return done; })) {
-            if (interrupted) continue;
-            lock.unlock();
-            {
-                py::gil_scoped_acquire gil;
-                interrupted = PyErr_CheckSignals() != 0;
-            }
-            if (interrupted) cancel = true;
-            lock.lock();
+        if (bytes < small_work) {
+            work(std::atomic<bool>{false}, 1);
+            return;
         }
-        lock.unlock();
-        worker.join();
+        const Job job = [&](const std::atomic<bool>& cancel) { work(cancel, threads); };
+        const auto look_for_signals = [] {
+            py::gil_scoped_acquire gil;
+            return PyErr_CheckSignals() != 0;
+        };
+        if (current_worker && current_worker->alive()) {
+            interrupted = current_worker->run(job, threads, look_for_signals);
+        } else {
+            Worker worker;
+            interrupted = worker.run(job, threads, look_for_signals);
+        }
     }
     if (interrupted) throw py::error_already_set();
-    if (failure) std::rethrow_exception(failure);
 }
+
+// `with Worker():` keeps one worker for all calls of this thread; nested ones do nothing.
+struct WorkerScope {
+    std::unique_ptr<Worker> worker;
+    void enter() {
+        if (current_worker && current_worker->alive()) return;
+        worker = std::make_unique<Worker>();
+        current_worker = worker.get();
+    }
+    void exit() {
+        if (!worker) return;
+        current_worker = nullptr;
+        py::gil_scoped_release nogil;
+        worker.reset();
+    }
+};
 
 [[noreturn]] void refuse(const std::string& name, const std::string& why) { throw std::invalid_argument(name + ": " + why); }
 
@@ -191,8 +184,8 @@ double gradient_of(const py::object& X, const py::array& y, const py::object& we
         double* matrix = H.is_none() ? nullptr : memory<double>(H.cast<py::array>(), "H", (p.d + 1) * (p.d + 1), true);
         double sum = 0;
         const double bytes = features.bytes() * (matrix ? double(p.d) / 8 + 1 : 1);
-        run(bytes, [&](const std::atomic<bool>& cancel) {
-            const Team team{bytes < small_work ? 1 : threads, shards, &cancel};
+        run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) {
+            const Team team{members, shards, &cancel};
             sum = matrix ? hessian(p, from, to, matrix, team) : gradient(p, from, to, team);
         });
         return sum;
@@ -207,9 +200,7 @@ void margins_of(const py::object& X, const py::array& w, const py::array& z, int
         p.k = outputs(w, p.d);
         const T* from = memory<T>(w, "w", (p.d + 1) * p.k, false);
         T* to = memory<T>(z, "z", p.n * p.k, true);
-        run(features.bytes(), [&](const std::atomic<bool>& cancel) {
-            margins(p, from, to, Team{features.bytes() < small_work ? 1 : threads, 0, &cancel});
-        });
+        run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) { margins(p, from, to, Team{members, 0, &cancel}); });
         return 0;
     });
 }
@@ -247,7 +238,7 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
         EpochResult result{};
         // a step costs some hundred bytes' worth of time, however small its batch
         const double bytes = features.bytes() + double(steps) * 512;
-        run(bytes, [&](const std::atomic<bool>& cancel) { result = epoch(p, e, Team{bytes < small_work ? 1 : threads, shards, &cancel}); });
+        run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) { result = epoch(p, e, Team{members, shards, &cancel}); });
         return py::make_tuple(result.loss, result.steps, result.finite);
     });
 }
@@ -354,6 +345,10 @@ py::array_t<Index> order_rows(Index n, const py::array& keys, Index first, Index
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.doc() = "Native kernels of gdfast. Private: use gdfast.ops.";
+    py::class_<WorkerScope>(m, "Worker", "Context manager: one native thread for all parallel calls of this Python thread.")
+        .def(py::init<>())
+        .def("__enter__", [](WorkerScope& scope) { scope.enter(); })
+        .def("__exit__", [](WorkerScope& scope, const py::args&) { scope.exit(); });
     m.def("gradient", gradient_of, py::arg("X"), py::arg("y"), py::arg("weight"), py::arg("w"), py::arg("g"), py::arg("H"),
           py::arg("loss"), py::arg("parameters"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
           "Sum of the weighted losses; g (float64) and, unless None, H become sums too.");

@@ -29,23 +29,43 @@ struct Feistel {
         x = (x ^ (x >> 15)) * 0x85EBCA77u;
         return x ^ (x >> 13);
     }
-    Index operator()(Index position) const {
-        std::uint32_t left = std::uint32_t(position >> right_bits), right = std::uint32_t(position) & right_mask;
+    // x[i] becomes its image, for a whole block: independent lanes, 32 bits wide
+    static constexpr int block = 64;
+    void apply(Index* x) const {
+        std::uint32_t left[block], right[block];
+        for (int i = 0; i < block; ++i) left[i] = std::uint32_t(x[i] >> right_bits), right[i] = std::uint32_t(x[i]) & right_mask;
         for (int r = 0; r < rounds; r += 2) {
-            left ^= mix(right, keys[r]) & left_mask;
-            right ^= mix(left, keys[r + 1]) & right_mask;
+#pragma omp simd
+            for (int i = 0; i < block; ++i) {
+                left[i] ^= mix(right[i], keys[r]) & left_mask;
+                right[i] ^= mix(left[i], keys[r + 1]) & right_mask;
+            }
         }
-        return Index(left) << right_bits | Index(right);
+        for (int i = 0; i < block; ++i) x[i] = Index(left[i]) << right_bits | Index(right[i]);
     }
 };
 
 // rows[i] = the row at position first + i of the order of n rows
 inline void order_rows(Index n, const std::uint32_t* keys, Index first, Index count, Index* rows) {
     const Feistel permutation(n, keys);
-#pragma omp simd
-    for (Index i = 0; i < count; ++i) rows[i] = permutation(first + i);
-    for (Index i = 0; i < count; ++i)
-        while (rows[i] >= n) rows[i] = permutation(rows[i]);
+    constexpr int block = Feistel::block;
+    for (Index start = 0; start < count; start += block) {
+        const int m = int(count - start < block ? count - start : block);
+        Index x[block], place[block];
+        for (int i = 0; i < block; ++i) x[i] = i < m ? first + start + i : 0, place[i] = start + i;
+        // every walk ends: it started inside [0, n), and its orbit returns there
+        for (int walking = m; walking > 0;) {
+            permutation.apply(x);
+            int left_over = 0;
+            for (int i = 0; i < walking; ++i) {
+                rows[place[i]] = x[i];
+                x[left_over] = x[i];
+                place[left_over] = place[i];
+                left_over += x[i] >= n;
+            }
+            walking = left_over;
+        }
+    }
 }
 
 }  // namespace gdfast::GDFAST_ISA

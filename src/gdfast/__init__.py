@@ -1,0 +1,58 @@
+"""gdfast: linear and logistic models by gradient descent, as fast as the memory bus allows."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+try:
+    from gdfast import _core  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name == "gdfast._core":
+        error.add_note("the native core is not built: run `pip install .` in the root of the repository") if hasattr(
+            error, "add_note"
+        ) else None
+    raise
+
+__version__ = "0.1.0"
+
+# Loaded on first use, so that `import gdfast` stays fast and imports neither scikit-learn nor scipy.
+_HOME = {
+    "Adam": "optimizers",
+    "SGD": "optimizers",
+    "ClipNorm": "clipping",
+    "ClipValue": "clipping",
+    "ElasticNet": "penalties",
+    "ExponentialDecay": "schedules",
+    "LinearRegression": "estimators",
+    "LogisticRegression": "estimators",
+    "Ridge": "estimators",
+    "SGDClassifier": "estimators",
+    "SGDRegressor": "estimators",
+    "load": "models",
+    "save": "models",
+}
+_MODULES = ("losses", "ops", "optimizers", "runtime", "schedules")
+
+__all__ = [*sorted(_HOME), *_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from gdfast import losses, ops, optimizers, runtime, schedules
+    from gdfast.clipping import ClipNorm, ClipValue
+    from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
+    from gdfast.models import load, save
+    from gdfast.optimizers import SGD, Adam
+    from gdfast.penalties import ElasticNet
+    from gdfast.schedules import ExponentialDecay
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"gdfast.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"gdfast.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'gdfast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

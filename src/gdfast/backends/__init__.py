@@ -1,0 +1,30 @@
+"""Backends: the same small set of functions, once a machine. ``reference`` is the specification."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from gdfast.losses import Loss
+from gdfast.plan import EpochReport, Examples, Features, Plan, State
+
+Array = np.ndarray[Any, Any]
+
+
+class Backend(Protocol):
+    """Every argument is validated by the door before; w is (d + 1, k), intercept last, of the dtype of the data."""
+
+    def margins(self, X: Features, w: Array, threads: int) -> Array:
+        """z = X w + b, (n, k)"""
+
+    def gradient(self, examples: Examples, loss: Loss, w: Array, fit_intercept: bool, threads: int) -> tuple[float, Array]:
+        """(sum of the weighted losses, sum of the weighted gradients as float64 (d + 1, k))"""
+
+    def hessian(
+        self, examples: Examples, loss: Loss, w: Array, fit_intercept: bool, threads: int
+    ) -> tuple[float, Array, Array]:
+        """As gradient, and X' diag(weight * curvature of output 0) X as float64 (d + 1, d + 1)"""
+
+    def epoch(self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int) -> EpochReport:
+        """One epoch of mini-batches, in place on ``state``; one rate a step."""

@@ -1,0 +1,8 @@
+"""Estimators in scikit-learn's habits and spelling."""
+
+from __future__ import annotations
+
+from gdfast.estimators.full import LinearRegression, LogisticRegression, Ridge
+from gdfast.estimators.sgd import SGDClassifier, SGDRegressor
+
+__all__ = ["LinearRegression", "LogisticRegression", "Ridge", "SGDClassifier", "SGDRegressor"]

@@ -1,0 +1,296 @@
+"""Estimators that go to the optimum: LogisticRegression, LinearRegression, Ridge."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from gdfast import runtime
+from gdfast.estimators.linear import LinearClassifier, LinearModel, LinearRegressor, check_choice, check_number, probabilities
+from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
+from gdfast.penalties import ElasticNet
+from gdfast.plan import Examples
+from gdfast.solvers import choose, lbfgs, newton
+from gdfast.solvers.objective import Objective, Solution
+from gdfast.sources import Table, as_target, as_weight
+
+Array = np.ndarray[Any, Any]
+
+# scikit-learn's names; all of its solvers go to the same optimum, so a name only says which way
+_LOGISTIC_SOLVERS = ("auto", "newton", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga")
+_RIDGE_SOLVERS = ("auto", "svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga", "lbfgs")
+
+
+def _solve(
+    model: LinearModel, table: Table, objective: Objective, w: Array, *, solver: str, tol: float, max_iter: int, verbose: Any
+) -> Solution:
+    """Solves, sets fit_report_, optimality_ and n_iter_, and warns where the optimum was not reached."""
+    began = time.perf_counter()
+    chosen, why = choose(objective)
+    if solver == "lbfgs" and objective.penalty.l1 == 0:
+        chosen, why = lbfgs, "asked for"
+    elif solver in ("newton", "newton-cg", "newton-cholesky") and chosen is lbfgs and objective.examples.k == 1:
+        chosen, why = newton, "asked for"
+    callback = (lambda i, f: print(f"{type(model).__name__}: iteration {i}, objective {f:.10g}")) if verbose else None
+    with runtime.worker():
+        solution: Solution = chosen.minimize(objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=callback)
+    if not np.isfinite(solution.w).all():
+        raise FloatingPointError(f"{type(model).__name__}: the solver produced NaN or infinity; scale the columns of X")
+    model.optimality_ = {"relative_excess": solution.excess, "gradient_norm": solution.gradient_norm}
+    model.fit_report_ = {
+        "solver": chosen.__name__.rpartition(".")[2],
+        "why": why,
+        "converged": solution.converged,
+        "stopped": solution.reason,
+        "objective": solution.objective,
+        "iterations": solution.n_iter,
+        "passes": objective.passes,
+        "seconds": time.perf_counter() - began,
+        "threads": objective.threads,
+        "instruction_set": runtime.instruction_set(),
+        "copies": table.copies,
+        **model.optimality_,
+    }
+    model.objective_curve_ = solution.history
+    if not solution.converged:
+        model._warn_not_converged(
+            f"stopped before tol={tol:g} was reached: {solution.reason}, gradient norm {solution.gradient_norm:.2e}",
+            f"Set max_iter above {max_iter}, or scale the columns of X.",
+        )
+    return solution
+
+
+class LogisticRegression(LinearClassifier):
+    """minimise  sum_i s_i loss(x_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1),  alpha = 1 / (C sum_i s_i)
+
+    The loss is the log-loss for two classes and softmax cross-entropy (true multinomial) for more; s are the sample
+    weights times the class weights; the intercept is never penalised. scikit-learn's parameters and meaning.
+
+    Parameters
+    ----------
+    penalty : {"l1", "l2", "elasticnet", None}: older spelling, turned into ``l1_ratio`` and ``C``.
+    C : inverse strength of the penalty, > 0; ``inf`` for none.
+    l1_ratio : 0 is L2, 1 is L1 (exact zeros), between them elastic net.
+    tol : the solver stops when its estimate of (f - f*) / f is below tol / 100; ``optimality_`` holds that estimate.
+    solver : "auto" chooses from shape, loss and penalty, and says why in ``fit_report_``; "newton" and "lbfgs" force one.
+        scikit-learn's names are accepted: all lead to the same optimum.
+    n_jobs : threads; None for what OpenMP allows, -1 for all cores.
+    dual, intercept_scaling, random_state : accepted for scikit-learn's sake; nothing here depends on them.
+
+    Attributes
+    ----------
+    coef_ (1, d) or (n_classes, d), intercept_, classes_, n_iter_ (1,), n_features_in_, feature_names_in_, optimality_,
+    fit_report_, objective_curve_.
+    """
+
+    def __init__(
+        self,
+        penalty: Any = "deprecated",
+        *,
+        C: float = 1.0,
+        l1_ratio: float | None = 0.0,
+        dual: bool = False,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: Any = None,
+        random_state: Any = None,
+        solver: str = "auto",
+        max_iter: int = 100,
+        verbose: int = 0,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.penalty = penalty
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.n_jobs = n_jobs
+
+    def _elastic_net(self, total_weight: float) -> ElasticNet:
+        C = check_number(self, "C", low=0, closed=False)
+        named = check_choice(self, "penalty", ("deprecated", "l1", "l2", "elasticnet", None))
+        mix = 0.0 if self.l1_ratio is None else check_number(self, "l1_ratio", low=0, high=1)
+        if named is None:
+            return ElasticNet()
+        return ElasticNet(1 / (C * total_weight), {"l1": 1.0, "l2": 0.0}.get(named, float(mix)))
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
+        """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None.
+
+        Raises ValueError for what cannot be learned from (shapes, NaN, one class, negative weights, ...), naming it.
+        """
+        check_choice(self, "solver", _LOGISTIC_SOLVERS)
+        tol = check_number(self, "tol", low=0)
+        max_iter = check_number(self, "max_iter", low=1, integer=True)
+        self._elastic_net(1.0)
+        threads = runtime.threads(self.n_jobs)
+        table = self._read(X, first=True)
+        before = getattr(self, "classes_", None)
+        codes = self._encode(y, table.n)
+        weight = self._row_weights(codes, sample_weight, self.class_weight, table.dtype)
+        k = 1 if len(self.classes_) == 2 else len(self.classes_)
+        loss: Loss = LogLoss() if k == 1 else Softmax()
+        examples = Examples(table.X, codes.astype(table.dtype), weight, k)
+        objective = Objective(
+            examples, loss, self._elastic_net(examples.total_weight), bool(self.fit_intercept), threads
+        )
+        w = np.zeros((table.d + 1, k))
+        if self.warm_start and hasattr(self, "coef_") and self.coef_.shape == (k, table.d):
+            if before is not None and np.array_equal(before, self.classes_):
+                w = self._weights(np.float64)
+        solution = _solve(
+            self, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter, verbose=self.verbose
+        )
+        self._set_weights(solution.w.astype(table.dtype))
+        self.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """(n, n_classes) probabilities, in the order of ``classes_``."""
+        z = self._margins(X)
+        return probabilities(z, "logistic" if z.shape[1] == 1 else "softmax")
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """log of ``predict_proba``"""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+
+class LeastSquares(LinearRegressor):
+    """Squared error with an L2 penalty to its optimum: what LinearRegression and Ridge share."""
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, alpha: Any, *, tol: float, max_iter: int, solver: str) -> None:
+        threads = runtime.threads(getattr(self, "n_jobs", None))
+        table = self._read(X, first=True)
+        target = as_target(y, table.n, dtype=table.dtype)
+        weight = as_weight(sample_weight, table.n, dtype=table.dtype)
+        one = target.ndim == 1
+        columns = target[:, None] if one else target
+        alphas = np.broadcast_to(np.asarray(alpha, dtype=np.float64), (columns.shape[1],))
+        groups = [np.flatnonzero(alphas == value) for value in np.unique(alphas)]
+        w = np.empty((table.d + 1, columns.shape[1]))
+        iterations = []
+        for group in groups:
+            part = columns[:, group]
+            examples = Examples(
+                table.X, np.ascontiguousarray(part[:, 0] if len(group) == 1 else part), weight, len(group)
+            )
+            penalty = ElasticNet(float(alphas[group[0]]) / examples.total_weight)
+            objective = Objective(examples, SquaredError(), penalty, bool(self.fit_intercept), threads)
+            start = np.zeros((table.d + 1, len(group)))
+            solution = _solve(self, table, objective, start, solver=solver, tol=tol, max_iter=max_iter, verbose=0)
+            w[:, group] = solution.w
+            iterations.append(solution.n_iter)
+        self._set_weights(w.astype(table.dtype))
+        self._shape_of_targets(one)
+        if not self.fit_intercept:
+            self.intercept_ = 0.0
+        self.n_iter_ = max(iterations)
+
+    def predict(self, X: Any) -> Array:
+        """X coef_' + intercept_"""
+        z = self._margins(X)
+        return z[:, 0] if self.coef_.ndim == 1 else z
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        return tags
+
+    def _refuse_positive(self) -> None:
+        if self.positive:
+            raise ValueError(f"positive=True is not available in gdfast.{type(self).__name__}; leave it False")
+
+
+class LinearRegression(LeastSquares):
+    """minimise  sum_i s_i |y_i - x_i w - b|^2;  the solution of smallest norm where there are many
+
+    scikit-learn's parameters and meaning; ``copy_X`` has no effect: X is never written to.
+
+    Attributes: coef_ (d,) or (k, d), intercept_, n_iter_, n_features_in_, feature_names_in_, optimality_, fit_report_.
+    """
+
+    def __init__(
+        self,
+        *,
+        fit_intercept: bool = True,
+        copy_X: bool = True,
+        tol: float = 1e-6,
+        n_jobs: int | None = None,
+        positive: bool = False,
+    ) -> None:
+        self.fit_intercept = fit_intercept
+        self.copy_X = copy_X
+        self.tol = tol
+        self.n_jobs = n_jobs
+        self.positive = positive
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
+        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+        self._refuse_positive()
+        tol = check_number(self, "tol", low=0)
+        self._fit(X, y, sample_weight, 0.0, tol=tol, max_iter=1000, solver="auto")
+        return self
+
+
+class Ridge(LeastSquares):
+    """minimise  sum_i s_i |y_i - x_i w - b|^2 + alpha |w|^2
+
+    scikit-learn's parameters and meaning; ``alpha`` may be one number a target. ``solver`` takes scikit-learn's names: all
+    lead to the same optimum. ``copy_X`` and ``random_state`` have no effect.
+
+    Attributes: coef_ (d,) or (k, d), intercept_, n_iter_, solver_, n_features_in_, feature_names_in_, optimality_,
+    fit_report_.
+    """
+
+    def __init__(
+        self,
+        alpha: Any = 1.0,
+        *,
+        fit_intercept: bool = True,
+        copy_X: bool = True,
+        max_iter: int | None = None,
+        tol: float = 1e-4,
+        solver: str = "auto",
+        positive: bool = False,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.copy_X = copy_X
+        self.max_iter = max_iter
+        self.tol = tol
+        self.solver = solver
+        self.positive = positive
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
+        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+        self._refuse_positive()
+        check_choice(self, "solver", _RIDGE_SOLVERS)
+        tol = check_number(self, "tol", low=0)
+        alpha = np.asarray(self.alpha)
+        if alpha.dtype.kind not in "iuf" or not np.isfinite(alpha).all() or (alpha < 0).any():
+            raise ValueError(f"alpha must be a finite number >= 0, or one such number a target; got {self.alpha!r}")
+        max_iter = 1000 if self.max_iter is None else check_number(self, "max_iter", low=1, integer=True)
+        targets = 1 if np.ndim(y) < 2 else np.shape(y)[1]
+        if alpha.ndim > 0 and alpha.shape != (targets,):
+            raise ValueError(f"alpha has {alpha.size} numbers, y has {targets} targets: they must agree")
+        self._fit(X, y, sample_weight, alpha, tol=tol, max_iter=max_iter, solver=self.solver)
+        self.solver_ = self.fit_report_["solver"]
+        return self

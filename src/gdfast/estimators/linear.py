@@ -1,0 +1,148 @@
+"""What all estimators share: data in, predictions out, classes and their weights."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from gdfast import runtime
+from gdfast.backends import cpu
+from gdfast.losses import sigmoid
+from gdfast.sources import Table, as_labels, as_table, as_weight
+
+Array = np.ndarray[Any, Any]
+
+
+def check_number(
+    owner: object, name: str, *, low: float, closed: bool = True, high: float = np.inf, integer: bool = False
+) -> Any:
+    """The parameter ``name`` of ``owner``, a number in [low, high] (or above low). Raises ValueError otherwise."""
+    value = getattr(owner, name)
+    kind = numbers.Integral if integer else numbers.Real
+    inside = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and not np.isnan(float(value))
+    if not inside or value > high or value < low or (value == low and not closed):
+        noun = "an integer" if integer else "a number"
+        wanted = f"{'>=' if closed else '>'} {low:g}" if high == np.inf else f"in {'[' if closed else '('}{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {noun} {wanted}, got {value!r}")
+    return value
+
+
+def check_choice(owner: object, name: str, choices: tuple[Any, ...]) -> Any:
+    """The parameter ``name`` of ``owner``, one of ``choices``. Raises ValueError otherwise."""
+    value = getattr(owner, name)
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+class LinearModel(BaseEstimator):
+    """coef_ and intercept_, and the margins X coef_' + intercept_ that every prediction starts from."""
+
+    coef_: Array
+    intercept_: Any
+
+    def _read(self, X: Any, *, first: bool) -> Table:
+        """X through the door; ``first`` on the first call of a fit, which defines the features."""
+        if not first:
+            check_is_fitted(self)
+        table = as_table(X)
+        if hasattr(X, "shape"):
+            validate_data(self, X, reset=first, skip_check_array=True)
+        else:
+            validate_data(self, np.empty((1, table.d), dtype=np.float32), reset=first, skip_check_array=True)
+        return table
+
+    def _set_weights(self, w: Array) -> None:
+        """w: (d + 1, k), intercept last."""
+        self.coef_ = np.ascontiguousarray(w[:-1].T)
+        self.intercept_ = w[-1].copy()
+
+    def _weights(self, dtype: Any) -> Array:
+        coef = np.atleast_2d(self.coef_)
+        intercept = np.broadcast_to(np.atleast_1d(self.intercept_), (coef.shape[0],))
+        return np.ascontiguousarray(np.vstack([coef.T, intercept[None, :]]), dtype=dtype)
+
+    def _margins(self, X: Any) -> Array:
+        table = self._read(X, first=False)
+        return cpu.margins(table.X, self._weights(table.dtype), runtime.threads(getattr(self, "n_jobs", None)))
+
+    def _warn_not_converged(self, what: str, advice: str) -> None:
+        warnings.warn(f"{type(self).__name__} {what}. {advice}", ConvergenceWarning, stacklevel=3)
+
+
+class LinearClassifier(ClassifierMixin, LinearModel):
+    """Labels from margins: one output for two classes, one a class otherwise."""
+
+    classes_: Array
+
+    def _encode(self, y: Any, n: int, *, classes: Any = None) -> Array:
+        """Class codes of y; sets classes_."""
+        codes, self.classes_ = as_labels(y, n, classes=classes)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y: {type(self).__name__} needs samples of at least 2 classes, but the data contains only one class: "
+                f"{self.classes_[0]!r}"
+            )
+        return codes
+
+    def _row_weights(self, codes: Array, sample_weight: Any, class_weight: Any, dtype: Any) -> Array | None:
+        weight = as_weight(sample_weight, len(codes), dtype=dtype)
+        if class_weight is None:
+            return weight
+        per_class = class_weights(class_weight, self.classes_, codes, weight)
+        rows = per_class[codes] if weight is None else per_class[codes] * weight
+        return as_weight(rows, len(codes), dtype=dtype, name="sample_weight * class_weight")
+
+    def decision_function(self, X: Any) -> Array:
+        """The margins: (n,) for two classes, positive for ``classes_[1]``; else (n, n_classes)."""
+        z = self._margins(X)
+        return z[:, 0] if z.shape[1] == 1 else z
+
+    def predict(self, X: Any) -> Array:
+        """The class of the largest margin, for each row."""
+        z = self._margins(X)
+        codes = (z[:, 0] > 0).astype(np.intp) if z.shape[1] == 1 else z.argmax(axis=1)
+        return self.classes_[codes]
+
+
+def class_weights(class_weight: Any, classes: Array, codes: Array, weight: Array | None) -> Array:
+    """The weight of each class: from a dict of labels, or "balanced" = total weight / (n_classes * weight of the class)."""
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        counts = np.bincount(codes, weights=weight, minlength=len(classes)).astype(np.float64)
+        return np.where(counts > 0, counts.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 0.0)
+    if not isinstance(class_weight, dict):
+        raise ValueError(f"class_weight must be None, 'balanced' or a dict of labels, got {class_weight!r}")
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown:
+        raise ValueError(f"class_weight names labels that y does not have: {unknown}; the classes are {labels}")
+    found = np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise ValueError(f"class_weight must hold finite numbers >= 0, got {class_weight!r}")
+    return found
+
+
+def probabilities(z: Array, link: str) -> Array:
+    """(n, n_classes) from margins: softmax, or logistic (one output), or logistic outputs divided by their sum."""
+    if link == "softmax":
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+    p = sigmoid(z).astype(z.dtype)
+    if z.shape[1] == 1:
+        return np.hstack([1 - p, p])
+    total = p.sum(axis=1, keepdims=True)
+    return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / z.shape[1]).astype(z.dtype)
+
+
+class LinearRegressor(RegressorMixin, LinearModel):
+    """Values from margins: (n,) for one target, (n, k) for k."""
+
+    def _shape_of_targets(self, one: bool) -> None:
+        if one:
+            self.coef_, self.intercept_ = self.coef_[0], self.intercept_[0]

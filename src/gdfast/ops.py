@@ -1,0 +1,189 @@
+"""Building blocks on plain NumPy arrays: in place where the name ends in ``_``, no copies, the GIL released.
+
+``w`` and ``g`` have d + 1 rows, the intercept last: shape (d + 1,) or (d + 1, k). In-place functions refuse an array that
+they would have to copy (read-only, strided, another type or byte order), because the result would be lost in the copy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gdfast import _core
+from gdfast.backends import cpu
+from gdfast.clipping import Clipping, ClipNorm, ClipValue
+from gdfast.losses import Loss, named
+from gdfast.optimizers import Optimizer
+from gdfast.penalties import ElasticNet
+from gdfast.plan import Examples
+from gdfast.sources import as_table, as_target, as_weight
+
+Array = np.ndarray[Any, Any]
+
+__all__ = ["clip_by_norm_", "clip_by_value_", "loss", "loss_and_gradient", "margins", "norm", "step_"]
+
+
+def _in_place(a: Array, name: str, like: Array | None = None) -> Array:
+    if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a NumPy array to change in place, got {type(a).__name__}")
+    wanted = "float32 or float64" if like is None else str(like.dtype)
+    if not a.dtype.isnative or (a.dtype not in (np.float32, np.float64) if like is None else a.dtype != like.dtype):
+        raise TypeError(f"{name}: expected native {wanted} to change in place, got {a.dtype.str}")
+    if not a.flags.c_contiguous or not a.flags.aligned:
+        raise ValueError(f"{name}: a strided or misaligned array cannot be changed in place; pass a C-contiguous one")
+    if not a.flags.writeable:
+        raise ValueError(f"{name}: the array is read-only; pass a writable one")
+    if like is not None and a.size != like.size:
+        raise ValueError(f"{name}: expected {like.size} numbers, got shape {a.shape}")
+    return a
+
+
+def _apart(**arrays: Any) -> None:
+    named_arrays = [(n, a) for n, a in arrays.items() if isinstance(a, np.ndarray)]
+    for i, (first, a) in enumerate(named_arrays):
+        for second, b in named_arrays[i + 1 :]:
+            if np.may_share_memory(a, b) and np.shares_memory(a, b):
+                raise ValueError(f"{first} and {second} overlap in memory; pass separate arrays")
+
+
+def _weights(w: Array, d: int, dtype: Any) -> Array:
+    w = np.ascontiguousarray(w, dtype=dtype)
+    if w.ndim not in (1, 2) or w.shape[0] != d + 1:
+        raise ValueError(f"w: expected shape ({d + 1},) or ({d + 1}, k) for {d} columns and the intercept, got {w.shape}")
+    if _core.find_non_finite(w.reshape(-1)) >= 0:
+        raise ValueError("w contains NaN or infinity; start from finite weights")
+    return w.reshape(d + 1, -1)
+
+
+def _examples(X: Any, y: Any, w: Array, loss: Loss, sample_weight: Any) -> tuple[Examples, Array]:
+    table = as_table(X)
+    weights = _weights(w, table.d, table.dtype)
+    k = weights.shape[1]
+    target = as_target(y, table.n, dtype=table.dtype)
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = target[:, 0]
+    if loss.target == "class" or (loss.target == "binary" and k > 1 and target.ndim == 1):
+        if target.ndim != 1 or not (np.all(target == np.floor(target)) and target.min() >= 0 and target.max() < k):
+            raise ValueError(f"y: {loss.name} with {k} outputs expects class codes 0 to {k - 1}")
+    elif loss.target == "binary":
+        if target.min() < 0 or target.max() > 1:
+            raise ValueError(f"y: {loss.name} expects targets in [0, 1], got {target.min():g} to {target.max():g}")
+    else:
+        check_target_range(target, loss)
+        if (target.shape[1] if target.ndim == 2 else 1) != k:
+            raise ValueError(f"y: expected shape ({table.n}, {k}) to match w {np.shape(w)}, got {target.shape}")
+    return Examples(table.X, target, as_weight(sample_weight, table.n, dtype=table.dtype), k), weights
+
+
+def check_target_range(y: Array, loss: Loss) -> None:
+    """Raises ValueError where y is outside the range of the loss (counts below 0 for poisson, ...)."""
+    low = float(y.min())
+    if (loss.target == "positive" and low <= 0) or (loss.target == "nonnegative" and low < 0):
+        wanted = "> 0" if loss.target == "positive" else ">= 0"
+        raise ValueError(f"y: {loss.name} expects targets {wanted}, got {low:g}; remove or shift those rows")
+
+
+def margins(X: Any, w: Array, *, threads: int = 1) -> Array:
+    """z = X w + b. X: (n, d); returns (n,) for w (d + 1,), else (n, k)."""
+    table = as_table(X)
+    z = cpu.margins(table.X, _weights(w, table.d, table.dtype), threads)
+    return z[:, 0] if np.ndim(w) == 1 else z
+
+
+def loss_and_gradient(
+    X: Any,
+    y: Any,
+    w: Array,
+    *,
+    loss: str | Loss = "squared_error",
+    sample_weight: Any = None,
+    out: Array | None = None,
+    threads: int = 1,
+) -> float | tuple[float, Array]:
+    """f = sum_i s_i loss(x_i w + b, y_i) / sum_i s_i and g = d f / d w, reading X once.
+
+    X: (n, d) float32 or float64, rows or columns, used in place; y: (n,) or (n, k), class codes for classification with
+    k outputs; w: (d + 1,) or (d + 1, k). Returns (f, g), or f alone with g written to ``out`` (the dtype of X).
+    """
+    chosen = named(loss)
+    if out is not None:
+        _in_place(out, "out", like=np.empty(np.shape(w), dtype=np.asarray(out).dtype))
+        _apart(out=out, X=X, y=y, w=w, sample_weight=sample_weight)
+    examples, weights = _examples(X, y, w, chosen, sample_weight)
+    value, g = cpu.gradient(examples, chosen, weights, True, threads)
+    total = examples.total_weight
+    g = (g / total).astype(examples.dtype).reshape(np.shape(w))
+    if out is None:
+        return value / total, g
+    out[...] = g.reshape(out.shape)
+    return value / total
+
+
+def loss(X: Any, y: Any, w: Array, *, loss: str | Loss = "squared_error", sample_weight: Any = None, threads: int = 1) -> float:
+    """f = sum_i s_i loss(x_i w + b, y_i) / sum_i s_i. Arguments as in ``loss_and_gradient``."""
+    chosen = named(loss)
+    examples, weights = _examples(X, y, w, chosen, sample_weight)
+    return cpu.gradient(examples, chosen, weights, True, threads)[0] / examples.total_weight
+
+
+def norm(a: Array) -> float:
+    """|a|: the Euclidean norm over all numbers of a C-contiguous float32 or float64 array, summed in float64."""
+    a = np.ascontiguousarray(a)
+    return _core.norm(a.reshape(-1))
+
+
+def clip_by_norm_(g: Array, max_norm: float) -> float:
+    """g *= min(1, max_norm / |g|), in place. Returns |g| before clipping. Raises as all in-place functions do."""
+    limit = ClipNorm(max_norm).max_norm
+    return _core.clip_by_norm(_in_place(g, "g").reshape(-1), limit)
+
+
+def clip_by_value_(g: Array, limit: float) -> None:
+    """g = min(max(g, -limit), limit), in place."""
+    bound = ClipValue(limit).limit
+    np.clip(_in_place(g, "g"), -bound, bound, out=g)
+
+
+def step_(
+    optimizer: Optimizer,
+    w: Array,
+    g: Array,
+    slots: Array,
+    t: int,
+    *,
+    clipping: Clipping | None = None,
+    penalty: ElasticNet | None = None,
+    n_penalized: int | None = None,
+) -> None:
+    """One fused step, in place: clip g -> + l2 w -> optimizer at the rate of step t (from 1) -> soft threshold.
+
+    w, g: any equal shapes; slots: (optimizer.n_slots, *w.shape), zeros before the first step; ``n_penalized``: how many of
+    the first numbers of w the penalty covers, all unless given. g itself is not changed.
+    """
+    _in_place(w, "w")
+    _in_place(slots, "slots", like=np.empty((optimizer.n_slots, w.size), dtype=w.dtype))
+    if not isinstance(g, np.ndarray) or g.dtype != w.dtype or g.size != w.size or not g.flags.c_contiguous:
+        raise ValueError(f"g: expected a C-contiguous {w.dtype} array of {w.size} numbers")
+    if t < 1:
+        raise ValueError(f"t: steps count from 1, got {t!r}")
+    _apart(w=w, g=g, slots=slots)
+    penalty = penalty or ElasticNet()
+    scale = 1.0
+    if isinstance(clipping, ClipNorm):
+        size = _core.norm(g.reshape(-1))
+        scale = clipping.max_norm / size if size > clipping.max_norm else 1.0
+    _core.update(
+        w=w,
+        g=g,
+        slots=slots,
+        optimizer=optimizer.name,
+        parameters=optimizer.parameters(),
+        lr=float(optimizer.rates(t - 1, 1)[0]),
+        t=float(t),
+        scale=scale,
+        clip_value=clipping.limit if isinstance(clipping, ClipValue) else np.inf,
+        l1=penalty.l1,
+        l2=penalty.l2,
+        n_penalized=w.size if n_penalized is None else n_penalized,
+    )

@@ -1,0 +1,111 @@
+"""What to run and where it stands: plain data, no behaviour. Checkpoint, resume and the backends all read these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import numpy as np
+
+from gdfast.clipping import Clipping
+from gdfast.losses import Loss
+from gdfast.optimizers import Optimizer
+from gdfast.penalties import ElasticNet
+
+Array = np.ndarray[Any, Any]
+Features = Union[Array, tuple[Array, ...]]  # rows or columns of an array, or one array a column: see sources.Table
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Validated rows to learn from, as the kernels read them.
+
+    X: ``Table.X``; y: (n,) values or class codes for k = 1 output or for codes, else (n, k); weight: (n,) or None for
+    ones. All of one dtype, float32 or float64.
+    """
+
+    X: Features
+    y: Array
+    weight: Array | None
+    k: int = 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.y.dtype
+
+    @property
+    def n(self) -> int:
+        return len(self.X[0]) if isinstance(self.X, tuple) else int(self.X.shape[0])
+
+    @property
+    def d(self) -> int:
+        return len(self.X) if isinstance(self.X, tuple) else int(self.X.shape[1])
+
+    @property
+    def total_weight(self) -> float:
+        return float(self.n) if self.weight is None else float(self.weight.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of mini-batch training: the picks that the pipeline of DESIGN fixes the order of.
+
+    A step sees ``batch_size * accumulate`` rows and divides their gradient by that number times ``mean_weight``.
+    ``average_from``: the first step (from 1) of the running mean of the weights (Polyak and Juditsky 1992), 0 for none.
+    """
+
+    loss: Loss
+    optimizer: Optimizer
+    penalty: ElasticNet = ElasticNet()
+    clipping: Clipping | None = None
+    batch_size: int = 256
+    accumulate: int = 1
+    shuffle: bool = True
+    seed: int = 0
+    fit_intercept: bool = True
+    average_from: int = 0
+    mean_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch_size * self.accumulate
+
+    def steps(self, n: int) -> int:
+        return -(-n // self.rows_per_step)
+
+
+@dataclass
+class State:
+    """Where a run stands. w and average: (d + 1, k), intercept last; slots: (n_slots, d + 1, k)."""
+
+    w: Array
+    slots: Array
+    average: Array | None = None
+    step: int = 0
+    epoch: int = 0
+
+    @classmethod
+    def start(cls, plan: Plan, w: Array) -> State:
+        slots = np.zeros((plan.optimizer.n_slots, *w.shape), dtype=w.dtype)
+        return cls(w=w, slots=slots, average=w.copy() if plan.average_from else None)
+
+    @property
+    def weights(self) -> Array:
+        """What the model predicts with: the running mean where there is one, else w."""
+        return self.w if self.average is None else self.average
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch: the sum of the weighted losses (each row before its own step), the steps made, whether all numbers were
+    finite, and the norm of every step's mean gradient before clipping."""
+
+    loss_sum: float
+    steps: int
+    finite: bool
+    norms: Array = field(repr=False)

@@ -1,0 +1,120 @@
+"""The one objective: weighted mean loss + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1), as full-data solvers see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gdfast.backends import cpu
+from gdfast.losses import Loss
+from gdfast.penalties import ElasticNet
+from gdfast.plan import Examples
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Objective:
+    """f(w) and its derivatives for w (d + 1, k) in float64, intercept last; X is read once an evaluation.
+
+    The kernels see w rounded to the dtype of the data. The L1 part of the penalty is in ``total`` only: solvers that take
+    it handle it by its proximal operator.
+    """
+
+    examples: Examples
+    loss: Loss
+    penalty: ElasticNet
+    fit_intercept: bool = True
+    threads: int = 1
+    backend: ModuleType = cpu
+    passes: int = 0
+
+    def __post_init__(self) -> None:
+        self.total_weight = self.examples.total_weight
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.examples.d + 1, self.examples.k
+
+    def _penalized(self, value: float, g: Array, w: Array) -> tuple[float, Array]:
+        self.passes += 1
+        v, l2 = w[:-1], self.penalty.l2
+        g /= self.total_weight
+        g[:-1] += l2 * v
+        return value / self.total_weight + 0.5 * l2 * float(np.vdot(v, v)), g
+
+    def gradient(self, w: Array) -> tuple[float, Array]:
+        """(f without the L1 part, its gradient)"""
+        value, g = self.backend.gradient(
+            self.examples, self.loss, w.astype(self.examples.dtype), self.fit_intercept, self.threads
+        )
+        return self._penalized(value, g, w)
+
+    def hessian(self, w: Array) -> tuple[float, Array, Array]:
+        """As gradient, and the Hessian (d + 1, d + 1) of output 0."""
+        value, g, H = self.backend.hessian(
+            self.examples, self.loss, w.astype(self.examples.dtype), self.fit_intercept, self.threads
+        )
+        f, g = self._penalized(value, g, w)
+        H /= self.total_weight
+        H[np.diag_indices(len(w) - 1)] += self.penalty.l2
+        return f, g, H
+
+    def total(self, f: float, w: Array) -> float:
+        """f with the L1 part added."""
+        return f + self.penalty.l1 * float(np.abs(w[:-1]).sum())
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a solver stopped, and why.
+
+    ``excess``: its own estimate of (f - f*) / |f| before the last step; ``reason``: one sentence.
+    """
+
+    w: Array
+    objective: float
+    gradient_norm: float
+    excess: float
+    n_iter: int
+    converged: bool
+    reason: str
+    history: list[float]
+
+
+class Factor:
+    """(H + ridge)^-1 by Cholesky on H scaled to a unit diagonal; the ridge grows from 0 until the factor exists.
+
+    The first ridge is far above rounding (1e-9), so that the directions that H does not determine are not filled with
+    rounding noise divided by the ridge.
+    """
+
+    def __init__(self, H: Array, fixed: Array) -> None:
+        """H: symmetric (p, p); ``fixed`` (p,) marks rows whose parameter does not move (no intercept, empty columns)."""
+        from gdfast import _core
+
+        diagonal = np.where(fixed | (np.diag(H) <= 0), 1.0, np.diag(H))
+        self._scale = np.where(fixed, 0.0, 1 / np.sqrt(diagonal))
+        scaled = H * self._scale[:, None] * self._scale[None, :]
+        scaled[np.diag_indices(len(H))] = 1.0
+        self.ridge = 0.0
+        while True:
+            self._L = scaled.copy()
+            self._L[np.diag_indices(len(H))] += self.ridge
+            if _core.cholesky(self._L, 1e-13) < 0:
+                return
+            self.ridge = max(1e-9, self.ridge * 10)
+
+    def solve(self, g: Array) -> Array:
+        """g (p, k) -> (H + ridge)^-1 g"""
+        from gdfast import _core
+
+        out = np.empty_like(g)
+        for o in range(g.shape[1]):
+            b = np.ascontiguousarray(g[:, o] * self._scale)
+            _core.cholesky_solve(self._L, b)
+            out[:, o] = b * self._scale
+        return out
