@@ -73,7 +73,10 @@ struct WorkerScope {
 
 template <class T>
 const char* type_name() {
-    return std::is_same_v<T, float> ? "float32" : std::is_same_v<T, double> ? "float64" : std::is_same_v<T, Index> ? "int64" : "uint32";
+    return std::is_same_v<T, float>    ? "float32"
+           : std::is_same_v<T, double> ? "float64"
+           : std::is_same_v<T, Index>  ? "int64"
+                                       : "uint32";
 }
 
 // The memory of a C-ordered, aligned array of exactly `size` numbers of type T.
@@ -143,7 +146,8 @@ const Entry& find(const Entry* entries, int count, const std::string& name, cons
     for (const Entry* e = entries; e != entries + count; ++e)
         if (name == e->name) {
             if (int(parameters.size()) != e->n_parameters)
-                refuse(name, "expected " + std::to_string(e->n_parameters) + " parameters, got " + std::to_string(parameters.size()));
+                refuse(name,
+                       "expected " + std::to_string(e->n_parameters) + " parameters, got " + std::to_string(parameters.size()));
             return *e;
         }
     throw std::invalid_argument("no native kernel is named '" + name + "'");
@@ -171,8 +175,8 @@ Index outputs(const py::array& w, Index d) {
 }
 
 double gradient_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& g,
-                   const py::object& H, const std::string& loss, const std::vector<double>& parameters, bool intercept, int threads,
-                   Index shards) {
+                   const py::object& H, const std::string& loss, const std::vector<double>& parameters, bool intercept,
+                   int threads, Index shards) {
     return by_type(X, [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
@@ -200,15 +204,17 @@ void margins_of(const py::object& X, const py::array& w, const py::array& z, int
         p.k = outputs(w, p.d);
         const T* from = memory<T>(w, "w", (p.d + 1) * p.k, false);
         T* to = memory<T>(z, "z", p.n * p.k, true);
-        run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) { margins(p, from, to, Team{members, 0, &cancel}); });
+        run(features.bytes(), threads,
+            [&](const std::atomic<bool>& cancel, int members) { margins(p, from, to, Team{members, 0, &cancel}); });
         return 0;
     });
 }
 
-py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& slots,
-                   const py::object& average, const std::string& loss, const std::vector<double>& loss_parameters,
-                   const std::string& optimizer, const std::vector<double>& optimizer_parameters, const py::array& rates,
-                   const py::array& norms, const py::object& keys, Index batch, Index first_step, Index average_from, double l1, double l2,
+py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w,
+                   const py::array& slots, const py::object& average, const std::string& loss,
+                   const std::vector<double>& loss_parameters, const std::string& optimizer,
+                   const std::vector<double>& optimizer_parameters, const py::array& rates, const py::array& norms,
+                   const py::object& keys, Index batch, Index first_step, Index average_from, double l1, double l2,
                    double clip_norm, double clip_value, double mean_weight, bool intercept, int threads, Index shards) {
     return by_type(X, [&](auto type) {
         using T = decltype(type);
@@ -238,14 +244,15 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
         EpochResult result{};
         // a step costs some hundred bytes' worth of time, however small its batch
         const double bytes = features.bytes() + double(steps) * 512;
-        run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) { result = epoch(p, e, Team{members, shards, &cancel}); });
+        run(bytes, threads,
+            [&](const std::atomic<bool>& cancel, int members) { result = epoch(p, e, Team{members, shards, &cancel}); });
         return py::make_tuple(result.loss, result.steps, result.finite);
     });
 }
 
 void update_of(const py::array& w, const py::array& g, const py::array& slots, const std::string& optimizer,
-               const std::vector<double>& parameters, double lr, double t, double scale, double clip_value, double l1, double l2,
-               Index n_penalized) {
+               const std::vector<double>& parameters, double lr, double t, double scale, double clip_value, double l1,
+               double l2, Index n_penalized) {
     by_type(w, [&](auto type) {
         using T = decltype(type);
         const Kernels<T>& kernels = table_of<T>(active());
@@ -255,7 +262,8 @@ void update_of(const py::array& w, const py::array& g, const py::array& slots, c
         const T* gradient = memory<T>(g, "g", n, false);
         T* state = memory<T>(slots, "slots", n * kernel.n_slots, true);
         py::gil_scoped_release nogil;
-        kernel.update(Step{lr, t, scale, clip_value, l1, l2, parameters.data()}, parameters_, gradient, state, n, n_penalized, 0, n);
+        kernel.update(Step{lr, t, scale, clip_value, l1, l2, parameters.data()}, parameters_, gradient, state, n, n_penalized,
+                      0, n);
         return 0;
     });
 }
@@ -354,17 +362,21 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "Sum of the weighted losses; g (float64) and, unless None, H become sums too.");
     m.def("margins", margins_of, py::arg("X"), py::arg("w"), py::arg("z"), py::arg("threads"), "z = X w + b");
     m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y"), py::arg("weight"), py::arg("w"), py::arg("slots"),
-          py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("optimizer"), py::arg("optimizer_parameters"),
-          py::arg("rates"), py::arg("norms"), py::arg("keys"), py::arg("batch"), py::arg("first_step"), py::arg("average_from"),
-          py::arg("l1"), py::arg("l2"), py::arg("clip_norm"), py::arg("clip_value"), py::arg("mean_weight"), py::arg("intercept"),
-          py::arg("threads"), py::arg("shards") = 0, "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
-    m.def("update", update_of, py::kw_only(), py::arg("w"), py::arg("g"), py::arg("slots"), py::arg("optimizer"), py::arg("parameters"),
-          py::arg("lr"), py::arg("t"), py::arg("scale"), py::arg("clip_value"), py::arg("l1"), py::arg("l2"), py::arg("n_penalized"),
-          "One fused optimizer step, in place.");
+          py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("optimizer"),
+          py::arg("optimizer_parameters"), py::arg("rates"), py::arg("norms"), py::arg("keys"), py::arg("batch"),
+          py::arg("first_step"), py::arg("average_from"), py::arg("l1"), py::arg("l2"), py::arg("clip_norm"),
+          py::arg("clip_value"), py::arg("mean_weight"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
+          "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
+    m.def("update", update_of, py::kw_only(), py::arg("w"), py::arg("g"), py::arg("slots"), py::arg("optimizer"),
+          py::arg("parameters"), py::arg("lr"), py::arg("t"), py::arg("scale"), py::arg("clip_value"), py::arg("l1"),
+          py::arg("l2"), py::arg("n_penalized"), "One fused optimizer step, in place.");
     m.def("norm", norm_of, py::arg("a"), "Euclidean norm, summed in float64.");
-    m.def("clip_by_norm", clip_by_norm, py::arg("g"), py::arg("max_norm"), "g *= min(1, max_norm / |g|), in place; returns |g|.");
-    m.def("find_non_finite", find_non_finite, py::arg("a"), "Row-major position of the first NaN or infinity, -1 where there is none.");
-    m.def("cholesky", cholesky, py::arg("A"), py::arg("smallest"), "A = L L' in the lower triangle; -1, or the column that failed.");
+    m.def("clip_by_norm", clip_by_norm, py::arg("g"), py::arg("max_norm"),
+          "g *= min(1, max_norm / |g|), in place; returns |g|.");
+    m.def("find_non_finite", find_non_finite, py::arg("a"),
+          "Row-major position of the first NaN or infinity, -1 where there is none.");
+    m.def("cholesky", cholesky, py::arg("A"), py::arg("smallest"),
+          "A = L L' in the lower triangle; -1, or the column that failed.");
     m.def("cholesky_solve", cholesky_solve, py::arg("L"), py::arg("b"), "b becomes the solution of L L' x = b.");
     m.def("order_rows", order_rows, py::arg("n"), py::arg("keys"), py::arg("first"), py::arg("count"),
           "Rows at positions first, first + 1, ... of the order of n rows given by six uint32 keys.");
@@ -375,7 +387,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         [] {
             std::vector<std::pair<std::string, int>> list;
             const Kernels<float>& kernels = *active().f32;
-            for (int i = 0; i < kernels.n_losses; ++i) list.emplace_back(kernels.losses[i].name, kernels.losses[i].n_parameters);
+            for (int i = 0; i < kernels.n_losses; ++i)
+                list.emplace_back(kernels.losses[i].name, kernels.losses[i].n_parameters);
             return list;
         },
         "(name, number of parameters) of every native loss.");
@@ -385,7 +398,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             std::vector<std::tuple<std::string, int, int>> list;
             const Kernels<float>& kernels = *active().f32;
             for (int i = 0; i < kernels.n_optimizers; ++i)
-                list.emplace_back(kernels.optimizers[i].name, kernels.optimizers[i].n_slots, kernels.optimizers[i].n_parameters);
+                list.emplace_back(kernels.optimizers[i].name, kernels.optimizers[i].n_slots,
+                                  kernels.optimizers[i].n_parameters);
             return list;
         },
         "(name, number of slots, number of parameters) of every native optimizer.");

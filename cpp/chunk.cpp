@@ -68,7 +68,8 @@ static std::vector<T> padded(const T* w, Index rows, Index k) {
 
 // out[j k + o] = sum over the shards, in their order, of partial[s][j lanes + o], for first <= j k + o < last
 template <class T>
-static void add_shards(const double* partial, Index shards, Index size, Index k, Index first, Index last, double scale, T* out) {
+static void add_shards(const double* partial, Index shards, Index size, Index k, Index first, Index last, double scale,
+                       T* out) {
     const Index lanes = lanes_of(k);
     double sums[256];
     for (Index start = first; start < last; start += 256) {
@@ -86,8 +87,8 @@ static void add_shards(const double* partial, Index shards, Index size, Index k,
 }
 
 template <class T>
-static std::vector<Tile<T>> tiles_for(const Problem<T>& problem, int threads, Index shards, const std::uint32_t* order = nullptr,
-                                      Index gram_stride = 0) {
+static std::vector<Tile<T>> tiles_for(const Problem<T>& problem, int threads, Index shards,
+                                      const std::uint32_t* order = nullptr, Index gram_stride = 0) {
     std::vector<Tile<T>> tiles;
     const Index count = std::max<Index>(1, std::min<Index>(threads, shards));
     tiles.reserve(std::size_t(count));
@@ -129,15 +130,15 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
     const Index size = (p.d + 1) * lanes_of(p.k), stride = (p.d + 1 + 31) / 32 * 32;
     // a shard carries a whole matrix: fewer of them, and never less work than adding it costs
     Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
-    while (!team.shards && shards > 1 && (shards * stride * stride * 8 > partial_bytes || p.n / shards < 2 * stride)) shards /= 2;
+    while (!team.shards && shards > 1 && (shards * stride * stride * 8 > partial_bytes || p.n / shards < 2 * stride))
+        shards /= 2;
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
     std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
     std::vector<double> matrices(std::size_t(shards * stride * stride), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards, nullptr, stride);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        losses[std::size_t(s)] =
-            tile.hessian(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(), partial.data() + s * size,
-                         matrices.data() + s * stride * stride, *team.cancel);
+        losses[std::size_t(s)] = tile.hessian(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
+                                              partial.data() + s * size, matrices.data() + s * stride * stride, *team.cancel);
     });
     add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
@@ -159,7 +160,8 @@ void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         const Index last = shard_start(p.n, shards, s + 1);
-        for (Index i = shard_start(p.n, shards, s); i < last && !team.cancel->load(std::memory_order_relaxed); i += tile.rows()) {
+        for (Index i = shard_start(p.n, shards, s); i < last && !team.cancel->load(std::memory_order_relaxed);
+             i += tile.rows()) {
             const Index m = std::min(tile.rows(), last - i);
             const T* from = tile.margins(i, m, weights.data());
             for (Index r = 0; r < m; ++r) std::copy_n(from + r * lanes, std::size_t(p.k), z + (i + r) * p.k);
@@ -192,12 +194,13 @@ EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
         Tile<T>& tile = tiles[std::size_t(me)];
         for (Index b = 0; b < steps && !stop; ++b) {
             const Index first = b * e.batch, rows = std::min(e.batch, p.n - first);
-            const Index shards = rows == e.batch ? shards_max_here : std::min(shards_max_here, shards_of(rows, p.d, p.k, sizeof(T)));
+            const Index shards =
+                rows == e.batch ? shards_max_here : std::min(shards_max_here, shards_of(rows, p.d, p.k, sizeof(T)));
             for (Index s = me; s < shards; s += members) {
                 double* sums = partial.data() + s * size;
                 std::fill_n(sums, size, 0.0);
-                losses[std::size_t(s)] = tile.gradient(first + shard_start(rows, shards, s), first + shard_start(rows, shards, s + 1),
-                                                       weights, sums, *team.cancel);
+                losses[std::size_t(s)] = tile.gradient(first + shard_start(rows, shards, s),
+                                                       first + shard_start(rows, shards, s + 1), weights, sums, *team.cancel);
             }
 #pragma omp barrier
             for (Index c = me; c < blocks; c += members) {

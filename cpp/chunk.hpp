@@ -47,25 +47,25 @@ void margins(const Problem<T>&, const T* w, T* z, const Team&);
 // One epoch of mini-batches.
 template <class T>
 struct Epoch {
-    Index batch;                  // rows a step
-    bool shuffled;                // in the order given by the keys
+    Index batch;    // rows a step
+    bool shuffled;  // in the order given by the keys
     const std::uint32_t* keys;
     const OptimizerKernel<T>* optimizer;
-    Step step;                    // l1, l2, clip_value and parameters; lr, t and scale are set step by step
-    double clip_norm;             // infinity for none
-    double mean_weight;           // a step divides by this times its rows
-    const double* rates;          // one a step
-    double* norms;                // of the mean gradient before clipping, one a step
-    Index first_step;             // steps made before
-    Index average_from;           // first step (from 1) of the running mean of w, 0 for none
+    Step step;            // l1, l2, clip_value and parameters; lr, t and scale are set step by step
+    double clip_norm;     // infinity for none
+    double mean_weight;   // a step divides by this times its rows
+    const double* rates;  // one a step
+    double* norms;        // of the mean gradient before clipping, one a step
+    Index first_step;     // steps made before
+    Index average_from;   // first step (from 1) of the running mean of w, 0 for none
     T* w;
     T* slots;
     T* average;
 };
 struct EpochResult {
-    double loss;   // sum of the weighted losses, each row before its own step
-    Index steps;   // made; fewer than asked for where the run was cancelled or diverged
-    bool finite;   // false: a loss or a gradient was not finite; its step was not made
+    double loss;  // sum of the weighted losses, each row before its own step
+    Index steps;  // made; fewer than asked for where the run was cancelled or diverged
+    bool finite;  // false: a loss or a gradient was not finite; its step was not made
 };
 template <class T>
 EpochResult epoch(const Problem<T>&, const Epoch<T>&, const Team&);

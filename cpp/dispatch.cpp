@@ -6,10 +6,10 @@
 
 namespace gdfast {
 
-#define GDFAST_DECLARE(isa)                        \
-    namespace isa {                                \
-    extern const Kernels<float> kernels_f32;       \
-    extern const Kernels<double> kernels_f64;      \
+#define GDFAST_DECLARE(isa)                   \
+    namespace isa {                           \
+    extern const Kernels<float> kernels_f32;  \
+    extern const Kernels<double> kernels_f64; \
     }
 #ifdef GDFAST_HAVE_AVX512
 GDFAST_DECLARE(avx512)

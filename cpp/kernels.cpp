@@ -161,11 +161,20 @@ inline bool dispatch_narrow(Index d, Arguments&&... arguments) {
     if constexpr (W >= 4) {
         if (d >= W) {
             switch ((d + W - 1) / W) {
-                case 1: Call<W, 1, T>::call(arguments...); return true;
-                case 2: Call<W, 2, T>::call(arguments...); return true;
-                case 3: Call<W, 3, T>::call(arguments...); return true;
-                case 4: Call<W, 4, T>::call(arguments...); return true;
-                default: return false;
+                case 1:
+                    Call<W, 1, T>::call(arguments...);
+                    return true;
+                case 2:
+                    Call<W, 2, T>::call(arguments...);
+                    return true;
+                case 3:
+                    Call<W, 3, T>::call(arguments...);
+                    return true;
+                case 4:
+                    Call<W, 4, T>::call(arguments...);
+                    return true;
+                default:
+                    return false;
             }
         }
         return dispatch_narrow<T, Call, W / 2>(d, arguments...);

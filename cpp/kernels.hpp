@@ -20,11 +20,11 @@ struct LossKernel {
 
 // What one step over the parameters needs beside them.
 struct Step {
-    double lr, t;                    // rate and number (from 1) of this step
-    double scale;                    // of the gradient: clipping by norm
-    double clip_value;               // limit of each component, infinity for none
-    double l1, l2;                   // penalty of the first n_penalized parameters
-    const double* parameters;        // of the optimizer
+    double lr, t;              // rate and number (from 1) of this step
+    double scale;              // of the gradient: clipping by norm
+    double clip_value;         // limit of each component, infinity for none
+    double l1, l2;             // penalty of the first n_penalized parameters
+    const double* parameters;  // of the optimizer
 };
 
 template <class T>
@@ -45,9 +45,9 @@ struct Kernels {
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
-    void (*add)(const T* a, Index n, double* sum);                      // sum += a
-    double (*sum_of_squares)(const T* a, Index n);                      // in double
-    Index (*find_non_finite)(const T* a, Index n);                      // first NaN or infinity, -1 where there is none
+    void (*add)(const T* a, Index n, double* sum);  // sum += a
+    double (*sum_of_squares)(const T* a, Index n);  // in double
+    Index (*find_non_finite)(const T* a, Index n);  // first NaN or infinity, -1 where there is none
     // rows[i] = the row at position first + i of a shuffled order of n rows; six keys
     void (*order_rows)(Index n, const std::uint32_t* keys, Index first, Index count, Index* rows);
     Index (*cholesky)(double* A, Index n, double smallest);

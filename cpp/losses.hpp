@@ -205,7 +205,7 @@ struct Softmax {
 
 template <template <class> class... Loss>
 struct LossList {};
-using Losses = LossList<SquaredError, LogLoss, Softmax, Huber, Hinge, Perceptron, SquaredHinge, ModifiedHuber, EpsilonInsensitive,
-                        SquaredEpsilonInsensitive, Pinball, Poisson, Gamma, Tweedie>;
+using Losses = LossList<SquaredError, LogLoss, Softmax, Huber, Hinge, Perceptron, SquaredHinge, ModifiedHuber,
+                        EpsilonInsensitive, SquaredEpsilonInsensitive, Pinball, Poisson, Gamma, Tweedie>;
 
 }  // namespace gdfast::GDFAST_ISA

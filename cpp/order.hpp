@@ -33,7 +33,8 @@ struct Feistel {
     static constexpr int block = 64;
     void apply(Index* x) const {
         std::uint32_t left[block], right[block];
-        for (int i = 0; i < block; ++i) left[i] = std::uint32_t(x[i] >> right_bits), right[i] = std::uint32_t(x[i]) & right_mask;
+        for (int i = 0; i < block; ++i)
+            left[i] = std::uint32_t(x[i] >> right_bits), right[i] = std::uint32_t(x[i]) & right_mask;
         for (int r = 0; r < rounds; r += 2) {
 #pragma omp simd
             for (int i = 0; i < block; ++i) {

@@ -73,7 +73,8 @@ public:
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             margins(i, m, w);
-            problem_.loss->curvatures(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_, h_.data());
+            problem_.loss->curvatures(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_,
+                                      h_.data());
             loss += residuals(m);
             accumulate(i, m);
             for (Index s = 0; lanes_ > 1 && s < m; ++s) h_[std::size_t(s)] = h_[std::size_t(s * lanes_)];

@@ -6,13 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
-    from gdfast import _core  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name == "gdfast._core":
-        error.add_note("the native core is not built: run `pip install .` in the root of the repository") if hasattr(
-            error, "add_note"
-        ) else None
-    raise
+    from gdfast import _core
+except ImportError as error:
+    raise ImportError(f"gdfast's native core cannot be loaded ({error}); build it: `pip install .` in its root") from error
 
 __version__ = "0.1.0"
 

@@ -30,7 +30,9 @@ class Loss:
     """What every loss knows about itself, so that nothing else has to branch on its name."""
 
     name: ClassVar[str]
-    target: ClassVar[str] = "real"  # "real", "positive", "nonnegative", "binary" (y in [0, 1]) or "class" (y a class code)
+    target: ClassVar[str] = (
+        "real"  # "real", "positive", "nonnegative", "binary" (y in [0, 1]) or "class" (y a class code)
+    )
     link: ClassVar[str] = "identity"  # mean of y = identity(z), logistic(z), softmax(z) or exp(z)
     twice_differentiable: ClassVar[bool] = False
     curvature_bound: ClassVar[float | None] = None  # sup of the curvature over z, None where there is none
@@ -328,7 +330,7 @@ class Tweedie(Loss):
     def __post_init__(self) -> None:
         _require(
             1 < self.power < 2,
-            f"tweedie: power must lie strictly between 1 and 2, got {self.power!r}; use 'poisson' for 1 and 'gamma' for 2",
+            f"tweedie: power must lie strictly between 1 and 2, got {self.power!r}; 'poisson' is 1 and 'gamma' is 2",
         )
 
     def value(self, z: Array, y: Array) -> Array:

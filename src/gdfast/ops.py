@@ -1,7 +1,7 @@
 """Building blocks on plain NumPy arrays: in place where the name ends in ``_``, no copies, the GIL released.
 
-``w`` and ``g`` have d + 1 rows, the intercept last: shape (d + 1,) or (d + 1, k). In-place functions refuse an array that
-they would have to copy (read-only, strided, another type or byte order), because the result would be lost in the copy.
+``w`` and ``g`` have d + 1 rows, the intercept last: shape (d + 1,) or (d + 1, k). In-place functions refuse an array
+that they would have to copy (read-only, strided, another type or byte order), because the result would be lost in the copy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from gdfast import _core
 from gdfast.backends import cpu
-from gdfast.clipping import Clipping, ClipNorm, ClipValue
+from gdfast.clipping import ClipNorm, Clipping, ClipValue
 from gdfast.losses import Loss, named
 from gdfast.optimizers import Optimizer
 from gdfast.penalties import ElasticNet
@@ -50,7 +50,9 @@ def _apart(**arrays: Any) -> None:
 def _weights(w: Array, d: int, dtype: Any) -> Array:
     w = np.ascontiguousarray(w, dtype=dtype)
     if w.ndim not in (1, 2) or w.shape[0] != d + 1:
-        raise ValueError(f"w: expected shape ({d + 1},) or ({d + 1}, k) for {d} columns and the intercept, got {w.shape}")
+        raise ValueError(
+            f"w: expected shape ({d + 1},) or ({d + 1}, k) for {d} columns and the intercept, got {w.shape}"
+        )
     if _core.find_non_finite(w.reshape(-1)) >= 0:
         raise ValueError("w contains NaN or infinity; start from finite weights")
     return w.reshape(d + 1, -1)
@@ -120,7 +122,9 @@ def loss_and_gradient(
     return value / total
 
 
-def loss(X: Any, y: Any, w: Array, *, loss: str | Loss = "squared_error", sample_weight: Any = None, threads: int = 1) -> float:
+def loss(
+    X: Any, y: Any, w: Array, *, loss: str | Loss = "squared_error", sample_weight: Any = None, threads: int = 1
+) -> float:
     """f = sum_i s_i loss(x_i w + b, y_i) / sum_i s_i. Arguments as in ``loss_and_gradient``."""
     chosen = named(loss)
     examples, weights = _examples(X, y, w, chosen, sample_weight)
@@ -158,8 +162,8 @@ def step_(
 ) -> None:
     """One fused step, in place: clip g -> + l2 w -> optimizer at the rate of step t (from 1) -> soft threshold.
 
-    w, g: any equal shapes; slots: (optimizer.n_slots, *w.shape), zeros before the first step; ``n_penalized``: how many of
-    the first numbers of w the penalty covers, all unless given. g itself is not changed.
+    w, g: any equal shapes; slots: (optimizer.n_slots, *w.shape), zeros before the first step; ``n_penalized``: how many
+    of the first numbers of w the penalty covers, all unless given. g itself is not changed.
     """
     _in_place(w, "w")
     _in_place(slots, "slots", like=np.empty((optimizer.n_slots, w.size), dtype=w.dtype))

@@ -1,8 +1,8 @@
 """Optimizers: one frozen dataclass a rule, carrying its NumPy formula. These formulas are the specification.
 
-``step(w, g, slots, lr, t)`` changes ``w`` and ``slots`` in place: w, g of shape (p,) or any equal shapes, slots of shape
-(n_slots, *w.shape), lr the rate of this step, t the number of this step, counted from 1. Native kernels receive
-``parameters()`` as doubles, in the order of the fields (the rate travels separately, evaluated from its schedule).
+``step(w, g, slots, lr, t)`` changes ``w`` and ``slots`` in place: w, g of equal shapes, slots of shape (n_slots,
+*w.shape), lr the rate of this step, t the number of this step, counted from 1. Native kernels receive ``parameters()`` as
+doubles, in the order of the fields (the rate travels separately, evaluated from its schedule).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Optimizer:
-    learning_rate: Rate
+    learning_rate: Rate = 0.01
     name: ClassVar[str]
     n_slots: ClassVar[int] = 0
 

@@ -56,7 +56,7 @@ class Plan:
 
     loss: Loss
     optimizer: Optimizer
-    penalty: ElasticNet = ElasticNet()
+    penalty: ElasticNet = field(default_factory=ElasticNet)
     clipping: Clipping | None = None
     batch_size: int = 256
     accumulate: int = 1

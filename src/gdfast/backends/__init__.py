@@ -18,7 +18,9 @@ class Backend(Protocol):
     def margins(self, X: Features, w: Array, threads: int) -> Array:
         """z = X w + b, (n, k)"""
 
-    def gradient(self, examples: Examples, loss: Loss, w: Array, fit_intercept: bool, threads: int) -> tuple[float, Array]:
+    def gradient(
+        self, examples: Examples, loss: Loss, w: Array, fit_intercept: bool, threads: int
+    ) -> tuple[float, Array]:
         """(sum of the weighted losses, sum of the weighted gradients as float64 (d + 1, k))"""
 
     def hessian(

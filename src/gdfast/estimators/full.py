@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from gdfast import runtime
-from gdfast.estimators.linear import LinearClassifier, LinearModel, LinearRegressor, check_choice, check_number, probabilities
+from gdfast.estimators.linear import (
+    LinearClassifier,
+    LinearModel,
+    LinearRegressor,
+    check_choice,
+    check_number,
+    probabilities,
+)
 from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
@@ -24,7 +31,15 @@ _RIDGE_SOLVERS = ("auto", "svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga",
 
 
 def _solve(
-    model: LinearModel, table: Table, objective: Objective, w: Array, *, solver: str, tol: float, max_iter: int, verbose: Any
+    model: LinearModel,
+    table: Table,
+    objective: Objective,
+    w: Array,
+    *,
+    solver: str,
+    tol: float,
+    max_iter: int,
+    verbose: Any,
 ) -> Solution:
     """Solves, sets fit_report_, optimality_ and n_iter_, and warns where the optimum was not reached."""
     began = time.perf_counter()
@@ -63,7 +78,7 @@ def _solve(
 
 
 class LogisticRegression(LinearClassifier):
-    """minimise  sum_i s_i loss(x_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1),  alpha = 1 / (C sum_i s_i)
+    """minimise  sum_i s_i loss_i / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1),  alpha = 1 / (C sum_i s_i)
 
     The loss is the log-loss for two classes and softmax cross-entropy (true multinomial) for more; s are the sample
     weights times the class weights; the intercept is never penalised. scikit-learn's parameters and meaning.
@@ -74,8 +89,8 @@ class LogisticRegression(LinearClassifier):
     C : inverse strength of the penalty, > 0; ``inf`` for none.
     l1_ratio : 0 is L2, 1 is L1 (exact zeros), between them elastic net.
     tol : the solver stops when its estimate of (f - f*) / f is below tol / 100; ``optimality_`` holds that estimate.
-    solver : "auto" chooses from shape, loss and penalty, and says why in ``fit_report_``; "newton" and "lbfgs" force one.
-        scikit-learn's names are accepted: all lead to the same optimum.
+    solver : "auto" chooses from shape, loss and penalty, and says why in ``fit_report_``; "newton" and "lbfgs" force
+        one. scikit-learn's names are accepted: all lead to the same optimum.
     n_jobs : threads; None for what OpenMP allows, -1 for all cores.
     dual, intercept_scaling, random_state : accepted for scikit-learn's sake; nothing here depends on them.
 
@@ -147,9 +162,9 @@ class LogisticRegression(LinearClassifier):
             examples, loss, self._elastic_net(examples.total_weight), bool(self.fit_intercept), threads
         )
         w = np.zeros((table.d + 1, k))
-        if self.warm_start and hasattr(self, "coef_") and self.coef_.shape == (k, table.d):
-            if before is not None and np.array_equal(before, self.classes_):
-                w = self._weights(np.float64)
+        known = before is not None and np.array_equal(before, self.classes_)
+        if self.warm_start and known and self.coef_.shape == (k, table.d):
+            w = self._weights(np.float64)
         solution = _solve(
             self, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter, verbose=self.verbose
         )
@@ -178,6 +193,8 @@ class LeastSquares(LinearRegressor):
         weight = as_weight(sample_weight, table.n, dtype=table.dtype)
         one = target.ndim == 1
         columns = target[:, None] if one else target
+        if np.ndim(alpha) > 0 and np.shape(alpha) != (columns.shape[1],):
+            raise ValueError(f"alpha has {np.size(alpha)} numbers, y has {columns.shape[1]} targets: they must agree")
         alphas = np.broadcast_to(np.asarray(alpha, dtype=np.float64), (columns.shape[1],))
         groups = [np.flatnonzero(alphas == value) for value in np.unique(alphas)]
         w = np.empty((table.d + 1, columns.shape[1]))
@@ -249,8 +266,8 @@ class LinearRegression(LeastSquares):
 class Ridge(LeastSquares):
     """minimise  sum_i s_i |y_i - x_i w - b|^2 + alpha |w|^2
 
-    scikit-learn's parameters and meaning; ``alpha`` may be one number a target. ``solver`` takes scikit-learn's names: all
-    lead to the same optimum. ``copy_X`` and ``random_state`` have no effect.
+    scikit-learn's parameters and meaning; ``alpha`` may be one number a target. ``solver`` takes scikit-learn's names:
+    all lead to the same optimum. ``copy_X`` and ``random_state`` have no effect.
 
     Attributes: coef_ (d,) or (k, d), intercept_, n_iter_, solver_, n_features_in_, feature_names_in_, optimality_,
     fit_report_.
@@ -288,9 +305,6 @@ class Ridge(LeastSquares):
         if alpha.dtype.kind not in "iuf" or not np.isfinite(alpha).all() or (alpha < 0).any():
             raise ValueError(f"alpha must be a finite number >= 0, or one such number a target; got {self.alpha!r}")
         max_iter = 1000 if self.max_iter is None else check_number(self, "max_iter", low=1, integer=True)
-        targets = 1 if np.ndim(y) < 2 else np.shape(y)[1]
-        if alpha.ndim > 0 and alpha.shape != (targets,):
-            raise ValueError(f"alpha has {alpha.size} numbers, y has {targets} targets: they must agree")
         self._fit(X, y, sample_weight, alpha, tol=tol, max_iter=max_iter, solver=self.solver)
         self.solver_ = self.fit_report_["solver"]
         return self

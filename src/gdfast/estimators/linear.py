@@ -28,7 +28,9 @@ def check_number(
     inside = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and not np.isnan(float(value))
     if not inside or value > high or value < low or (value == low and not closed):
         noun = "an integer" if integer else "a number"
-        wanted = f"{'>=' if closed else '>'} {low:g}" if high == np.inf else f"in {'[' if closed else '('}{low:g}, {high:g}]"
+        wanted = (
+            f"{'>=' if closed else '>'} {low:g}" if high == np.inf else f"in {'[' if closed else '('}{low:g}, {high:g}]"
+        )
         raise ValueError(f"{name} must be {noun} {wanted}, got {value!r}")
     return value
 
@@ -112,7 +114,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):
 
 
 def class_weights(class_weight: Any, classes: Array, codes: Array, weight: Array | None) -> Array:
-    """The weight of each class: from a dict of labels, or "balanced" = total weight / (n_classes * weight of the class)."""
+    """The weight of each class: from a dict of labels, or "balanced": total weight / (n_classes * weight of the class)."""
     if isinstance(class_weight, str) and class_weight == "balanced":
         counts = np.bincount(codes, weights=weight, minlength=len(classes)).astype(np.float64)
         return np.where(counts > 0, counts.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 0.0)

@@ -16,7 +16,14 @@ from sklearn.utils.metaestimators import available_if
 from gdfast import optimizers, runtime
 from gdfast.backends import cpu
 from gdfast.clipping import ClipNorm
-from gdfast.estimators.linear import LinearClassifier, LinearModel, LinearRegressor, check_choice, check_number, probabilities
+from gdfast.estimators.linear import (
+    LinearClassifier,
+    LinearModel,
+    LinearRegressor,
+    check_choice,
+    check_number,
+    probabilities,
+)
 from gdfast.losses import ALL as LOSSES
 from gdfast.losses import Loss, named
 from gdfast.ops import check_target_range
@@ -149,7 +156,9 @@ class SGDModel(LinearModel):
         self, table: Table, examples: Examples, plan: Plan, state: State, stopping: minibatch.Stopping, validate: Any
     ) -> None:
         threads, began = runtime.threads(self.n_jobs), time.perf_counter()
-        callback = (lambda e, f: print(f"{type(self).__name__}: epoch {e}, objective {f:.10g}")) if self.verbose else None
+        callback = (
+            (lambda e, f: print(f"{type(self).__name__}: epoch {e}, objective {f:.10g}")) if self.verbose else None
+        )
         with runtime.worker():
             history = minibatch.train(
                 examples, plan, state, stopping, threads=threads, validate=validate, callback=callback
@@ -207,12 +216,12 @@ class SGDModel(LinearModel):
 
 
 class SGDClassifier(LinearClassifier, SGDModel):
-    """minimise  sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1)  by mini-batches
+    """minimise  sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1)
 
-    scikit-learn's parameters and meaning; more than two classes are learned one against the rest, all in one pass, or
-    together with ``loss="softmax"``. New:
+    by mini-batch gradient descent. scikit-learn's parameters and meaning; more than two classes are learned one against
+    the rest, all in one pass, or together with ``loss="softmax"``. New:
 
-    optimizer : None uses scikit-learn's ``learning_rate`` and ``eta0``; or "sgd", "adam", or an object such as ``Adam(0.001)``.
+    optimizer : None uses scikit-learn's ``learning_rate`` and ``eta0``; or "sgd", "adam", or an object: ``Adam(0.001)``.
     batch_size : rows a batch; "auto" is 1 with scikit-learn's learning rates and 256 with an optimizer.
     clip_norm : largest norm of the mean gradient of a step, None for no limit.
     accumulate : batches whose gradients are added before a step.
@@ -354,10 +363,11 @@ class SGDClassifier(LinearClassifier, SGDModel):
 
 
 class SGDRegressor(LinearRegressor, SGDModel):
-    """minimise  sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1)  by mini-batches
+    """minimise  sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1)
 
-    scikit-learn's parameters and meaning, and the new ones of ``SGDClassifier``. ``epsilon`` is the width of huber and of
-    the epsilon-insensitive losses. Losses with a log link (poisson, gamma, tweedie) predict exp(x w + b). y: (n,) or (n, k).
+    by mini-batch gradient descent. scikit-learn's parameters and meaning, and the new ones of
+    ``SGDClassifier``. ``epsilon`` is the width of huber and of the epsilon-insensitive losses. Losses with a log link
+    (poisson, gamma, tweedie) predict exp(x w + b). y: (n,) or (n, k).
     """
 
     def __init__(

@@ -93,7 +93,7 @@ def minimize(
             direction += (a - rho * float(np.vdot(y, direction))) * s
         slope = float(np.vdot(g, direction))
         norm = float(np.linalg.norm(g))
-        excess = 0.5 * slope / max(abs(f), np.finfo(float).tiny)
+        excess = objective.relative(0.5 * slope, f)
         quiet = quiet + 1 if excess <= tol else 0
         if quiet == 2 or norm == 0:
             return Solution(w, f, norm, excess, iteration, True, f"decrement {excess:.1e} of the objective", history)

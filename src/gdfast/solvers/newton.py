@@ -1,8 +1,8 @@
 """Newton's method for smooth losses of one output, and for squared error of any number of outputs.
 
 w <- w - s (H + ridge)^-1 g, with s = 1 unless the objective rose. Squared error has a constant H: one Gram matrix, one
-factor, and the further steps only refine against rounding and, where X'X is singular, walk to the solution of smallest
-norm (iterated Tikhonov regularisation, started at 0).
+factor, and the further steps only refine against rounding. Where H is singular and there is no penalty, its pseudo-inverse
+gives the solution of smallest norm.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfast.solvers.objective import Factor, Objective, Solution
+from gdfast.solvers.objective import Factor, Objective, PseudoInverse, Solution
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +34,7 @@ def minimize(
     rounding = ROUNDING[objective.examples.dtype]
     fixed = np.zeros(len(w), dtype=bool)
     fixed[-1] = not objective.fit_intercept
-    factor: Factor | None = None
+    factor: Factor | PseudoInverse | None = None
     accepted, f_accepted, step, scale = w, math.inf, np.zeros_like(w), 1.0
     history: list[float] = []
     excess, norm = math.inf, math.inf
@@ -54,6 +54,8 @@ def minimize(
             continue
         if factor is None or not quadratic:
             factor = Factor(H, fixed)
+            if quadratic and factor.ridge > 0 and objective.penalty.l2 == 0:
+                factor = PseudoInverse(H, fixed)
         accepted, f_accepted, scale = w, f, 1.0
         history.append(f)
         if callback is not None:
@@ -61,8 +63,10 @@ def minimize(
         step = factor.solve(g)
         norm = float(np.linalg.norm(g))
         decrement = 0.5 * float(np.vdot(g, step))
-        excess = decrement / max(abs(f), np.finfo(float).tiny)
+        excess = objective.relative(decrement, f)
         w = accepted - step
-        if excess <= tol or decrement <= np.finfo(float).tiny:
-            return Solution(w, f, norm, excess, iteration, True, f"Newton decrement {excess:.1e} of the objective", history)
-    return Solution(accepted, f_accepted, norm, excess, max_iter, False, f"{max_iter} iterations were not enough", history)
+        if excess <= tol:
+            reason = f"Newton decrement {excess:.1e} of the objective"
+            return Solution(w, f, norm, excess, iteration, True, reason, history)
+    reason = f"{max_iter} iterations were not enough"
+    return Solution(accepted, f_accepted, norm, excess, max_iter, False, reason, history)

@@ -1,4 +1,5 @@
-"""The one objective: weighted mean loss + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1), as full-data solvers see it."""
+"""The one objective, weighted mean loss + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1), as full-data solvers see it,
+and what they share."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfast import _core
 from gdfast.backends import cpu
 from gdfast.losses import Loss
 from gdfast.penalties import ElasticNet
@@ -20,8 +22,8 @@ Array = np.ndarray[Any, Any]
 class Objective:
     """f(w) and its derivatives for w (d + 1, k) in float64, intercept last; X is read once an evaluation.
 
-    The kernels see w rounded to the dtype of the data. The L1 part of the penalty is in ``total`` only: solvers that take
-    it handle it by its proximal operator.
+    The kernels see w rounded to the dtype of the data. The L1 part of the penalty is in ``total`` only: solvers that
+    take it handle it by its proximal operator.
     """
 
     examples: Examples
@@ -31,6 +33,7 @@ class Objective:
     threads: int = 1
     backend: ModuleType = cpu
     passes: int = 0
+    first: float | None = None
 
     def __post_init__(self) -> None:
         self.total_weight = self.examples.total_weight
@@ -44,7 +47,10 @@ class Objective:
         v, l2 = w[:-1], self.penalty.l2
         g /= self.total_weight
         g[:-1] += l2 * v
-        return value / self.total_weight + 0.5 * l2 * float(np.vdot(v, v)), g
+        f = value / self.total_weight + 0.5 * l2 * float(np.vdot(v, v))
+        if self.first is None:
+            self.first = f
+        return f, g
 
     def gradient(self, w: Array) -> tuple[float, Array]:
         """(f without the L1 part, its gradient)"""
@@ -62,6 +68,10 @@ class Objective:
         H /= self.total_weight
         H[np.diag_indices(len(w) - 1)] += self.penalty.l2
         return f, g, H
+
+    def relative(self, excess: float, f: float) -> float:
+        """excess / |f|, |f| not below a millionth of the first value: where f* = 0, f itself is no measure."""
+        return excess / max(abs(f), 1e-6 * abs(self.first or 0.0), np.finfo(float).tiny)
 
     def total(self, f: float, w: Array) -> float:
         """f with the L1 part added."""
@@ -93,9 +103,7 @@ class Factor:
     """
 
     def __init__(self, H: Array, fixed: Array) -> None:
-        """H: symmetric (p, p); ``fixed`` (p,) marks rows whose parameter does not move (no intercept, empty columns)."""
-        from gdfast import _core
-
+        """H: symmetric (p, p); ``fixed`` (p,) marks parameters that do not move (no intercept)."""
         diagonal = np.where(fixed | (np.diag(H) <= 0), 1.0, np.diag(H))
         self._scale = np.where(fixed, 0.0, 1 / np.sqrt(diagonal))
         scaled = H * self._scale[:, None] * self._scale[None, :]
@@ -110,11 +118,29 @@ class Factor:
 
     def solve(self, g: Array) -> Array:
         """g (p, k) -> (H + ridge)^-1 g"""
-        from gdfast import _core
-
         out = np.empty_like(g)
         for o in range(g.shape[1]):
             b = np.ascontiguousarray(g[:, o] * self._scale)
             _core.cholesky_solve(self._L, b)
             out[:, o] = b * self._scale
         return out
+
+
+class PseudoInverse:
+    """The w of smallest norm with H (w, b) = g, the last parameter b (the intercept) left out of the norm.
+
+    By the eigenvalues of H with the intercept eliminated; those below p * epsilon * the largest count as 0.
+    """
+
+    def __init__(self, H: Array, fixed: Array) -> None:
+        """H: symmetric positive semidefinite (p, p); ``fixed[-1]``: there is no intercept."""
+        self._row = np.zeros(len(H) - 1) if fixed[-1] else H[-1, :-1]
+        self._corner = 1.0 if fixed[-1] else float(H[-1, -1])
+        values, self._vectors = np.linalg.eigh(H[:-1, :-1] - np.outer(self._row, self._row) / self._corner)
+        small = values <= len(H) * np.finfo(float).eps * max(values.max(), 0.0)
+        self._inverse = np.where(small, 0.0, 1 / np.where(small, 1.0, values))
+
+    def solve(self, g: Array) -> Array:
+        reduced = g[:-1] - np.outer(self._row, g[-1]) / self._corner
+        w = self._vectors @ (self._inverse[:, None] * (self._vectors.T @ reduced))
+        return np.vstack([w, (g[-1:] - self._row @ w) / self._corner])

@@ -72,7 +72,7 @@ def minimize(
             callback(iteration, total_new)
         s = _distance_from_optimum(objective, new, g_new)
         norm = float(np.linalg.norm(s))
-        excess = 0.5 * float((s * s / curvature).sum()) / bound / max(abs(total_new), np.finfo(float).tiny)
+        excess = objective.relative(0.5 * float((s * s / curvature).sum()) / bound, total_new)
         if excess <= tol * 1e-2:
             return Solution(new, total_new, norm, excess, iteration, True, f"subgradient norm {norm:.1e}", history)
         if float(np.vdot(curvature * (v - new), new - w)) > 0:  # the momentum points uphill
