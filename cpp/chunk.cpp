@@ -115,8 +115,9 @@ double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
     std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        losses[std::size_t(s)] = tile.gradient(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
-                                               partial.data() + s * size, *team.cancel);
+        const Index last = shard_start(p.n, shards, s + 1);
+        losses[std::size_t(s)] =
+            tile.gradient(shard_start(p.n, shards, s), last, last, weights.data(), partial.data() + s * size, *team.cancel);
     });
     add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
@@ -164,9 +165,24 @@ void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
              i += tile.rows()) {
             const Index m = std::min(tile.rows(), last - i);
             const T* from = tile.margins(i, m, weights.data());
-            for (Index r = 0; r < m; ++r) std::copy_n(from + r * lanes, std::size_t(p.k), z + (i + r) * p.k);
+            if (lanes == 1) std::copy_n(from, std::size_t(m), z + i);
+            for (Index r = 0; lanes > 1 && r < m; ++r) std::copy_n(from + r * lanes, std::size_t(p.k), z + (i + r) * p.k);
         }
     });
+}
+
+// The shards of batch b that one member of a team sums: neighbours, so that it can look ahead.
+struct Share {
+    Index batch_start, rows, shards, first, last;
+    Index row(Index s) const { return batch_start + shard_start(rows, shards, s); }
+    Index start() const { return row(first); }
+};
+
+template <class T>
+static Share share(const Problem<T>& p, Index batch, Index b, Index shards, int me, int members) {
+    const Index rows = std::min(batch, p.n - b * batch);
+    if (rows < batch) shards = std::min(shards, shards_of(rows, p.d, p.k, sizeof(T)));
+    return {b * batch, rows, shards, shards * me / members, shards * (me + 1) / members};
 }
 
 // The parameters are cut into blocks, one a turn of a thread; the squares of a gradient are summed block by block.
@@ -193,15 +209,16 @@ EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
         const int me = thread_number(), members = team_size();
         Tile<T>& tile = tiles[std::size_t(me)];
         for (Index b = 0; b < steps && !stop; ++b) {
-            const Index first = b * e.batch, rows = std::min(e.batch, p.n - first);
-            const Index shards =
-                rows == e.batch ? shards_max_here : std::min(shards_max_here, shards_of(rows, p.d, p.k, sizeof(T)));
-            for (Index s = me; s < shards; s += members) {
+            const Share mine = share(p, e.batch, b, shards_max_here, me, members);
+            for (Index s = mine.first; s < mine.last; ++s) {
                 double* sums = partial.data() + s * size;
                 std::fill_n(sums, size, 0.0);
-                losses[std::size_t(s)] = tile.gradient(first + shard_start(rows, shards, s),
-                                                       first + shard_start(rows, shards, s + 1), weights, sums, *team.cancel);
+                const Index start = mine.row(s), end = mine.row(s + 1);
+                Index next = end;
+                if (s + 1 == mine.last) next = b + 1 < steps ? share(p, e.batch, b + 1, shards_max_here, me, members).start() : p.n;
+                losses[std::size_t(s)] = tile.gradient(start, end, next, weights, sums, *team.cancel);
             }
+            const Index rows = mine.rows, shards = mine.shards;
 #pragma omp barrier
             for (Index c = me; c < blocks; c += members) {
                 const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);

@@ -48,7 +48,23 @@ inline T absolute(T a) {
     return a < 0 ? -a : a;
 }
 
-// exp(x) = 2^n exp(r), |r| <= ln(2) / 2, exp(r) by its Taylor series. 0 below the normal range, infinity above, NaN kept.
+template <class T>
+constexpr T inverse_factorial(int n) {
+    double product = 1;
+    for (int i = 2; i <= n; ++i) product *= i;
+    return T(1 / product);
+}
+
+// Sum over i <= n of r^i / i!, by Horner's rule with constants: a division by a number that is no power of two would stay one.
+template <class T, int n, int i = 0>
+inline T taylor_exp(T r) {
+    if constexpr (i == n)
+        return inverse_factorial<T>(n);
+    else
+        return taylor_exp<T, n, i + 1>(r) * r + inverse_factorial<T>(i);
+}
+
+// exp(x) = 2^n exp(r), |r| <= ln(2) / 2. 0 below the normal range, infinity above, NaN kept.
 template <class T>
 inline T exp(T x) {
     using B = Bits<T>;
@@ -57,11 +73,9 @@ inline T exp(T x) {
     const T shifted = inside * T(1.44269504088896340736) + B::round;
     const T n = shifted - B::round;
     const T r = (inside - n * B::ln2_high) - n * B::ln2_low;
-    T series = 1;
-    for (int i = B::exp_terms; i > 0; --i) series = 1 + series * (r / T(i));
     // 2^(n - 1) always has an exponent of its own, 2^n for the largest n has not
     const Int power = (bit_cast<Int>(shifted) - 1) * (Int(1) << B::mantissa) + bit_cast<Int>(T(1));
-    T result = series * bit_cast<T>(power) * 2;
+    T result = taylor_exp<T, B::exp_terms>(r) * bit_cast<T>(power) * 2;
     result = x < B::exp_min ? T(0) : result;
     result = x > B::exp_max ? std::numeric_limits<T>::infinity() : result;
     return x == x ? result : x;

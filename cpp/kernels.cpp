@@ -37,10 +37,7 @@ void margins_narrow(const DenseRows<T>& X, const Selection& rows, Index m, const
     for (; i + W <= m; i += W) {
         Vector<T, W> sums[W];
         for (int s = 0; s < W; ++s) sums[s] = products(row(X, rows, i + s));
-        const Vector<T, W> sum = sums_of_rows<W, T>(sums);
-        T out[W];
-        store<W>(out, sum);
-        for (int s = 0; s < W; ++s) z[i + s] = out[s] + bias;
+        store<W>(z + i, sums_of_rows<W, T>(sums) + bias);
     }
     for (; i < m; ++i) z[i] = sum_of_lanes<W, T>(products(row(X, rows, i))) + bias;
 }
@@ -68,71 +65,56 @@ void accumulate_narrow(const DenseRows<T>& X, const Selection& rows, Index m, co
     for (int e = W - rest; e < W; ++e) g[d - W + e] += sums[0][V - 1][e];
 }
 
-// Rows of any length, R of them at a time against one load of w.
-template <int R, class T>
-inline void margins_wide_block(const T* const* x, Index d, const T* w, T* z) {
+// Rows of any length. One row after the other, and not several at once: the hardware reads ahead of one stream, not of many.
+template <class T>
+void margins_wide(const DenseRows<T>& X, const Selection& rows, Index m, const T* w, T* z) {
     constexpr int W = native_lanes<T>;
-    const int rest = int(d % W);
-    const Index whole = d - rest;
-    Vector<T, W> sums[R];
-    for (int s = 0; s < R; ++s) sums[s] = zero<W, T>();
-    for (Index j = 0; j < whole; j += W) {
-        const Vector<T, W> weights = load<W>(w + j);
-        for (int s = 0; s < R; ++s) sums[s] += load<W>(x[s] + j) * weights;
+    const Index d = X.d, whole = d / W * W;
+    const Vector<T, W> tail = load_tail<W>(w, d, int(d - whole));
+    const auto products = [&](const T* x) {
+        Vector<T, W> sum = zero<W, T>();
+        for (Index j = 0; j < whole; j += W) sum += load<W>(x + j) * load<W>(w + j);
+        if (whole < d) sum += load<W>(x + d - W) * tail;
+        return sum;
+    };
+    Index i = 0;
+    for (; i + W <= m; i += W) {
+        Vector<T, W> sums[W];
+        for (int s = 0; s < W; ++s) sums[s] = products(row(X, rows, i + s));
+        store<W>(z + i, sums_of_rows<W, T>(sums) + w[d]);
     }
-    if (rest) {
-        const Vector<T, W> weights = load_tail<W>(w, d, rest);
-        for (int s = 0; s < R; ++s) sums[s] += load<W>(x[s] + d - W) * weights;
-    }
-    for (int s = 0; s < R; ++s) z[s] = sum_of_lanes<W, T>(sums[s]) + w[d];
+    for (; i < m; ++i) z[i] = sum_of_lanes<W, T>(products(row(X, rows, i))) + w[d];
 }
 
 template <int R, class T>
-inline void accumulate_wide_block(const T* const* x, Index d, const T* r, T* g) {
+inline void accumulate_wide_block(const T* const* x, Index d, const T* r, T* g, Vector<T, native_lanes<T>> mask) {
     constexpr int W = native_lanes<T>;
-    const int rest = int(d % W);
-    const Index whole = d - rest;
+    const Index whole = d / W * W;
     for (Index j = 0; j < whole; j += W) {
         Vector<T, W> sum = load<W>(g + j);
         for (int s = 0; s < R; ++s) sum += r[s] * load<W>(x[s] + j);
         store<W>(g + j, sum);
     }
-    if (rest) {
-        Vector<T, W> sum = load<W>(g + d - W);
-        const Vector<T, W> before = sum;
+    if (whole < d) {
+        Vector<T, W> sum = zero<W, T>();
         for (int s = 0; s < R; ++s) sum += r[s] * load<W>(x[s] + d - W);
-        for (int e = 0; e < W - rest; ++e) sum[e] = before[e];
-        store<W>(g + d - W, sum);
-    }
-}
-
-template <class T>
-void margins_wide(const DenseRows<T>& X, const Selection& rows, Index m, const T* w, T* z) {
-    constexpr int R = 8;
-    Index i = 0;
-    for (; i + R <= m; i += R) {
-        const T* x[R];
-        for (int s = 0; s < R; ++s) x[s] = row(X, rows, i + s);
-        margins_wide_block<R>(x, X.d, w, z + i);
-    }
-    for (; i < m; ++i) {
-        const T* x = row(X, rows, i);
-        margins_wide_block<1>(&x, X.d, w, z + i);
+        store<W>(g + d - W, load<W>(g + d - W) + mask * sum);
     }
 }
 
 template <class T>
 void accumulate_wide(const DenseRows<T>& X, const Selection& rows, Index m, const T* r, T* g) {
-    constexpr int R = 8;
+    constexpr int R = 8, W = native_lanes<T>;
+    const Vector<T, W> mask = tail_mask<W, T>(int(X.d % W));
     Index i = 0;
     for (; i + R <= m; i += R) {
         const T* x[R];
         for (int s = 0; s < R; ++s) x[s] = row(X, rows, i + s);
-        accumulate_wide_block<R>(x, X.d, r + i, g);
+        accumulate_wide_block<R, T>(x, X.d, r + i, g, mask);
     }
     for (; i < m; ++i) {
         const T* x = row(X, rows, i);
-        accumulate_wide_block<1>(&x, X.d, r + i, g);
+        accumulate_wide_block<1, T>(&x, X.d, r + i, g, mask);
     }
 }
 
@@ -363,6 +345,18 @@ void accumulate_many(const Layout& X, Index d, Index m, const T* r, Index lanes,
 
 // --------------------------------------------------------------------------------------------------- table entries
 
+template <class T>
+void fetch_rows(DenseRows<T> X, Selection rows, Index m) {
+#if defined(__GNUC__)
+    for (Index i = 0; i < m; ++i) {
+        const char* x = reinterpret_cast<const char*>(row(X, rows, i));
+        for (Index byte = 0; byte < X.d * Index(sizeof(T)); byte += 64) __builtin_prefetch(x + byte);
+    }
+#else
+    (void)X, (void)rows, (void)m;
+#endif
+}
+
 // the gradient of the intercepts: g += sum of the residuals
 template <class T>
 void accumulate_bias(const T* r, Index m, Index lanes, T* g) {
@@ -457,6 +451,30 @@ Index find_non_finite(const T* a, Index n) {
     return -1;
 }
 
+// A loss that is `linear(z, y) + log(factor(z))`, 1 <= factor <= 2: one logarithm serves a product of many factors.
+template <class Loss, class = void>
+inline constexpr bool has_factor = false;
+template <class Loss>
+inline constexpr bool has_factor<Loss, std::void_t<decltype(&Loss::factor)>> = true;
+
+template <class Loss, class T>
+double residuals_by_product(const Loss& loss, T* z, const T* y, Index m) {
+    constexpr Index block = sizeof(T) == 4 ? 96 : 960;  // 2^block is in range
+    double total = 0;
+    for (Index start = 0; start < m; start += block) {
+        const Index end = min(start + block, m);
+        T sum = 0, product = 1;
+#pragma omp simd reduction(+ : sum) reduction(* : product)
+        for (Index i = start; i < end; ++i) {
+            sum += loss.linear(z[i], y[i]);
+            product *= loss.factor(z[i]);
+            z[i] = loss.gradient(z[i], y[i]);
+        }
+        total += double(sum) + double(log(product));
+    }
+    return total;
+}
+
 // The loops around the formulas. A row of weights is 1 where there are none.
 template <template <class> class Loss, class T>
 double residuals(const double* parameters, T* z, const T* y, const T* weight, Index m, Index k, Index lanes) {
@@ -471,6 +489,9 @@ double residuals(const double* parameters, T* z, const T* y, const T* weight, In
         }
         return total;
     } else {
+        if constexpr (has_factor<Loss<T>>) {
+            if (lanes == 1 && !weight) return residuals_by_product(loss, z, y, m);
+        }
         const auto run = [&loss](T* z, const T* y, T scale, Index count) {
             T sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -563,6 +584,7 @@ constexpr Kernels<T> table() {
             margins_columns<T>,
             accumulate_rows<T>,
             accumulate_columns<T>,
+            fetch_rows<T>,
             gram<T>,
             add<T>,
             sum_of_squares<T>,

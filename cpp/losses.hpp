@@ -21,7 +21,9 @@ struct LogLoss {
     static constexpr const char* name = "log_loss";
     static constexpr int n_parameters = 0;
     explicit LogLoss(const double*) {}
-    T value(T z, T y) const { return (max(z, T(0)) - y * z) + log1p(exp(-absolute(z))); }
+    T value(T z, T y) const { return linear(z, y) + log1p(exp(-absolute(z))); }
+    T linear(T z, T y) const { return max(z, T(0)) - y * z; }
+    T factor(T z) const { return 1 + exp(-absolute(z)); }
     T gradient(T z, T y) const { return sigmoid(z) - y; }
     T curvature(T z, T) const {
         const T e = exp(-absolute(z));

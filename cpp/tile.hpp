@@ -22,6 +22,7 @@ public:
         z_.resize(m * std::size_t(lanes_));
         g_.resize(std::size_t((problem.d + 1) * lanes_));
         if (order) index_.resize(m);
+        if (order) next_index_.resize(m);
         if (order && !problem.by_rows) packed_.resize(m * std::size_t(problem.d));
         if (problem.y && (problem.k > 1 || order)) y_.resize(m * std::size_t(lanes_));
         if (problem.weight && order) weight_.resize(m);
@@ -46,13 +47,15 @@ public:
     }
 
     // g += the gradients of the rows from position `first` to `last`, weighted and summed; returns the sum of their losses.
-    double gradient(Index first, Index last, const T* w, double* g, const std::atomic<bool>& cancel) {
+    // `next`: where the caller will go on afterwards, problem.n where nowhere.
+    double gradient(Index first, Index last, Index next, const T* w, double* g, const std::atomic<bool>& cancel) {
         double loss = 0;
         Index pending = 0;
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             if (pending == 0) std::fill(g_.begin(), g_.end(), T(0));
             margins(i, m, w);
+            look_ahead(i + m < last ? i + m : next);
             loss += residuals(m);
             accumulate(i, m);
             pending += m;
@@ -93,11 +96,13 @@ public:
     }
 
 private:
-    // Long enough to hide the loop around it, short enough for the second reading to come from cache.
+    // Short enough that the second reading comes from the nearest cache, while memory streams on; where a few rows fill
+    // that cache, the next one has to do.
     static Index capacity(const Problem<T>& problem) {
         const Index row_bytes = std::max<Index>(1, problem.d) * Index(sizeof(T));
-        const Index fits = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
-        const Index wanted = problem.by_rows ? std::clamp<Index>(fits, 16, 256) : std::clamp<Index>(fits, 64, 1024);
+        const Index near = 8 * 1024 / row_bytes / 16 * 16, far = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
+        const Index wanted = problem.by_rows ? (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256))
+                                             : std::clamp<Index>(far, 64, 1024);
         return std::min(wanted, (problem.n + 15) / 16 * 16);
     }
 
@@ -107,7 +112,11 @@ private:
         rows_ = p.rows;
         selection_ = {nullptr, first};
         if (order_) {
-            p.kernels->order_rows(p.n, order_, first, m, index_.data());
+            if (first == ahead_first_ && m <= ahead_)
+                std::swap(index_, next_index_);
+            else
+                p.kernels->order_rows(p.n, order_, first, m, index_.data());
+            ahead_first_ = -1;
             selection_ = {index_.data(), 0};
         }
         select_targets(m);
@@ -153,6 +162,15 @@ private:
         return problem_.loss->residuals(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_);
     }
 
+    // Draws the shuffled rows from position `next` on, and asks memory for them while this tile is worked on.
+    void look_ahead(Index next) {
+        if (!order_ || !problem_.by_rows) return;
+        ahead_first_ = next;
+        ahead_ = std::clamp<Index>(problem_.n - next, 0, capacity_);
+        problem_.kernels->order_rows(problem_.n, order_, next, ahead_, next_index_.data());
+        problem_.kernels->fetch_rows(problem_.rows, Selection{next_index_.data(), 0}, ahead_);
+    }
+
     void accumulate(Index first, Index m) {
         if (as_rows_)
             problem_.kernels->accumulate_rows(rows_, selection_, m, z_.data(), lanes_, g_.data());
@@ -183,7 +201,8 @@ private:
     const T* weights_ = nullptr;
     std::vector<T> z_, y_, weight_, packed_, g_;
     std::vector<T> h_, design_, scaled_, block_;
-    std::vector<Index> index_;
+    std::vector<Index> index_, next_index_;
+    Index ahead_first_ = -1, ahead_ = 0;  // the rows in next_index_
 };
 
 }  // namespace gdfast

@@ -87,6 +87,14 @@ inline Vector<T, W> load_tail(const T* p, Index d, int rest) {
     return v;
 }
 
+// 0 in the first W - rest lanes, 1 in the others
+template <int W, class T>
+inline Vector<T, W> tail_mask(int rest) {
+    Vector<T, W> v;
+    for (int i = 0; i < W; ++i) v[i] = i < W - rest ? T(0) : T(1);
+    return v;
+}
+
 // One round of the sum across lanes. Every vector holds W / Group groups of Group partial sums; a and b are merged into
 // one vector that holds the groups of both, halved.
 template <int Group, int W, class T, int... I>
@@ -105,7 +113,7 @@ inline Vector<T, W> merge(Vector<T, W> a, Vector<T, W> b, std::integer_sequence<
 #endif
 }
 
-// v[i] becomes ... so that lane i of the result is the sum over the lanes of v[i].
+// Lane i of the result is the sum over the lanes of v[i], by the tree that sum_of_lanes follows. v is overwritten.
 template <int W, class T, int Group = W>
 inline Vector<T, W> sums_of_rows(Vector<T, W>* v) {
     if constexpr (Group == 1) {
