@@ -350,7 +350,9 @@ void fetch_rows(DenseRows<T> X, Selection rows, Index m) {
 #if defined(__GNUC__)
     for (Index i = 0; i < m; ++i) {
         const char* x = reinterpret_cast<const char*>(row(X, rows, i));
-        for (Index byte = 0; byte < X.d * Index(sizeof(T)); byte += 64) __builtin_prefetch(x + byte);
+        const Index last = X.d * Index(sizeof(T)) - 1;  // may lie in a line of its own
+        for (Index byte = 0; byte < last; byte += 64) __builtin_prefetch(x + byte);
+        __builtin_prefetch(x + last);
     }
 #else
     (void)X, (void)rows, (void)m;

@@ -2,70 +2,84 @@
 // position can be asked for by itself, so shuffling is parallel and a run can be resumed anywhere.
 // Included by kernels.cpp only.
 //
-// A Feistel network over the smallest power of two >= n, walked again while it leaves [0, n) (Black and Rogaway 2002).
+// A Feistel network on pairs (left, right) of a rectangle a x b >= n as small as can be, walked again in the rare case that
+// it leaves [0, n) (Black and Rogaway 2002, "generalised Feistel" and "cycle walking").
 #pragma once
+#include <cmath>
 #include <cstdint>
 
 #include "views.hpp"
 
 namespace gdfast::GDFAST_ISA {
 
+using Word = std::uint32_t;
+
 struct Feistel {
-    int left_bits, right_bits;
-    std::uint32_t left_mask, right_mask;
-    const std::uint32_t* keys;  // one a round
+    Word a, b;
+    const Word* keys;  // one a round
     static constexpr int rounds = 6;
 
-    Feistel(Index n, const std::uint32_t* keys) : keys(keys) {
-        int bits = 1;
-        while (bits < 62 && (Index(1) << bits) < n) ++bits;
-        left_bits = bits / 2;
-        right_bits = bits - left_bits;
-        left_mask = (std::uint32_t(1) << left_bits) - 1;
-        right_mask = (std::uint32_t(1) << right_bits) - 1;
+    // n <= 2^62, so that both sides fit 32 bits
+    Feistel(Index n, const Word* keys) : keys(keys) {
+        Index side = Index(std::sqrt(double(n)));
+        while (side * side < n) ++side;
+        while ((side - 1) * (side - 1) >= n) --side;
+        a = Word(side);
+        b = Word((n + side - 1) / side);
     }
-    static std::uint32_t mix(std::uint32_t x, std::uint32_t key) {
+    // a number below `range`, and all of them about as often
+    static Word scramble(Word x, Word key, Word range) {
         x = (x ^ key) * 0x9E3779B1u;
         x = (x ^ (x >> 15)) * 0x85EBCA77u;
-        return x ^ (x >> 13);
+        x ^= x >> 13;
+        return Word(std::uint64_t(x) * range >> 32);
     }
-    // x[i] becomes its image, for a whole block: independent lanes, 32 bits wide
+    static Word add(Word x, Word y, Word range) {  // modulo range
+        const Word sum = x + y;
+        return sum >= range || sum < x ? sum - range : sum;
+    }
+
+    // (left, right) become their image, for a whole block: independent lanes
     static constexpr int block = 64;
-    void apply(Index* x) const {
-        std::uint32_t left[block], right[block];
-        for (int i = 0; i < block; ++i)
-            left[i] = std::uint32_t(x[i] >> right_bits), right[i] = std::uint32_t(x[i]) & right_mask;
+    void apply(Word* left, Word* right) const {
         for (int r = 0; r < rounds; r += 2) {
+            const Word key = keys[r], other = keys[r + 1];
 #pragma omp simd
-            for (int i = 0; i < block; ++i) {
-                left[i] ^= mix(right[i], keys[r]) & left_mask;
-                right[i] ^= mix(left[i], keys[r + 1]) & right_mask;
-            }
+            for (int i = 0; i < block; ++i) left[i] = add(left[i], scramble(right[i], key, a), a);
+#pragma omp simd
+            for (int i = 0; i < block; ++i) right[i] = add(right[i], scramble(left[i], other, b), b);
         }
-        for (int i = 0; i < block; ++i) x[i] = Index(left[i]) << right_bits | Index(right[i]);
     }
 };
 
 // rows[i] = the row at position first + i of the order of n rows
-inline void order_rows(Index n, const std::uint32_t* keys, Index first, Index count, Index* rows) {
+inline void order_rows(Index n, const Word* keys, Index first, Index count, Index* rows) {
     const Feistel permutation(n, keys);
     constexpr int block = Feistel::block;
+    const Index b = permutation.b;
+    Word left[block], right[block];
     for (Index start = 0; start < count; start += block) {
         const int m = int(count - start < block ? count - start : block);
-        Index x[block], place[block];
-        for (int i = 0; i < block; ++i) x[i] = i < m ? first + start + i : 0, place[i] = start + i;
-        // every walk ends: it started inside [0, n), and its orbit returns there
-        for (int walking = m; walking > 0;) {
-            permutation.apply(x);
-            int left_over = 0;
-            for (int i = 0; i < walking; ++i) {
-                rows[place[i]] = x[i];
-                x[left_over] = x[i];
-                place[left_over] = place[i];
-                left_over += x[i] >= n;
-            }
-            walking = left_over;
+        Index l = (first + start) / b, r = (first + start) % b;
+        for (int i = 0; i < block; ++i) {
+            left[i] = Word(l), right[i] = Word(r);
+            const bool wrap = ++r == b;
+            l += wrap, r = wrap ? 0 : r;
+            if (l >= permutation.a) l = 0;  // behind the last position: any pair will do
         }
+        permutation.apply(left, right);
+        bool outside = false;
+        for (int i = 0; i < m; ++i) {
+            rows[start + i] = Index(left[i]) * b + right[i];
+            outside |= rows[start + i] >= n;
+        }
+        if (!outside) continue;
+        for (int i = 0; i < m; ++i)
+            while (rows[start + i] >= n) {  // ends: the walk started inside [0, n) and returns there
+                Word one_left[block] = {Word(rows[start + i] / b)}, one_right[block] = {Word(rows[start + i] % b)};
+                permutation.apply(one_left, one_right);
+                rows[start + i] = Index(one_left[0]) * b + one_right[0];
+            }
     }
 }
 

@@ -1,11 +1,13 @@
 """The order of rows in an epoch: a keyed permutation of [0, n), a pure function of (seed, epoch, block, position).
 
-Six rounds of a Feistel network over the smallest power of two >= n, walked again while it leaves [0, n) (Black and
-Rogaway 2002). Nothing is stored, so shuffling costs no memory, runs in parallel, and a run can be resumed anywhere.
+Six rounds of a Feistel network on pairs (left, right) of a rectangle a x b >= n as small as can be, walked again in the
+rare case that it leaves [0, n) (Black and Rogaway 2002). Nothing is stored, so shuffling costs no memory, runs in
+parallel, and a run can be resumed anywhere.
 """
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -19,21 +21,21 @@ def keys_of(seed: int, epoch: int, block: int = 0) -> Array:
     return np.asarray(generator.random_raw(3), dtype=np.uint64).view(np.uint32)
 
 
-def _mix(x: Array, key: np.uint32) -> Array:
-    x = (x ^ key) * np.uint32(0x9E3779B1)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x85EBCA77)
-    return x ^ (x >> np.uint32(13))
+def _scramble(x: Array, key: int, limit: int) -> Array:
+    """A number below ``limit`` from 32 bits of x and key."""
+    x = (x ^ key) * 0x9E3779B1 & 0xFFFFFFFF
+    x = (x ^ x >> 15) * 0x85EBCA77 & 0xFFFFFFFF
+    return ((x ^ x >> 13).astype(np.uint64) * np.uint64(limit) >> np.uint64(32)).astype(np.int64)
 
 
 def _permute(position: Array, n: int, keys: Array) -> Array:
-    bits = max(1, int(n - 1).bit_length())
-    left_bits, right_bits = bits // 2, bits - bits // 2
-    left_mask, right_mask = np.uint32(2**left_bits - 1), np.uint32(2**right_bits - 1)
-    left, right = (position >> right_bits).astype(np.uint32), (position & int(right_mask)).astype(np.uint32)
+    a = isqrt(n - 1) + 1
+    b = -(-n // a)
+    left, right = np.divmod(position, b)
     for r in range(0, 6, 2):
-        left ^= _mix(right, keys[r]) & left_mask
-        right ^= _mix(left, keys[r + 1]) & right_mask
-    return left.astype(np.int64) << right_bits | right.astype(np.int64)
+        left = (left + _scramble(right, int(keys[r]), a)) % a
+        right = (right + _scramble(left, int(keys[r + 1]), b)) % b
+    return left * b + right
 
 
 def order_rows(n: int, keys: Array, first: int = 0, count: int | None = None) -> Array:
