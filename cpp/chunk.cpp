@@ -1,7 +1,7 @@
 #include "chunk.hpp"
 
+#include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "tile.hpp"
 
@@ -13,6 +13,12 @@ static int team_size() { return omp_get_num_threads(); }
 static int thread_number() { return 0; }
 static int team_size() { return 1; }
 #endif
+
+// To be called by all members of a team. A team of one would pay a system call for OpenMP's own.
+static void wait_for_all(int members) {
+    if (members == 1) return;
+#pragma omp barrier
+}
 
 #ifdef __linux__
 #include <sched.h>
@@ -54,6 +60,8 @@ Index shards_of(Index rows, Index d, Index k, std::size_t itemsize) {
 
 // Shard s of `rows` rows: whole groups of 16, so that no two shards share a tile's registers.
 static Index shard_start(Index rows, Index shards, Index s) {
+    if (s == 0) return 0;
+    if (s == shards) return rows;
     const Index groups = (rows + 15) / 16;
     return std::min(rows, groups * s / shards * 16);
 }
@@ -182,88 +190,159 @@ template <class T>
 static Share share(const Problem<T>& p, Index batch, Index b, Index shards, int me, int members) {
     const Index rows = std::min(batch, p.n - b * batch);
     if (rows < batch) shards = std::min(shards, shards_of(rows, p.d, p.k, sizeof(T)));
+    if (members == 1) return {b * batch, rows, shards, 0, shards};
     return {b * batch, rows, shards, shards * me / members, shards * (me + 1) / members};
 }
 
 // The parameters are cut into blocks, one a turn of a thread; the squares of a gradient are summed block by block.
 static constexpr Index parameters_per_block = 4096;
 
+// The steps of one epoch, on any number of threads from step to step.
 template <class T>
-EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
-    const Index steps = (p.n + e.batch - 1) / e.batch;
-    const Index shards_max_here = team.shards ? team.shards : shards_of(std::min(e.batch, p.n), p.d, p.k, sizeof(T));
-    const Index size = (p.d + 1) * lanes_of(p.k), lanes = lanes_of(p.k);
-    const Index parameters = (p.d + 1) * p.k, blocks = (parameters + parameters_per_block - 1) / parameters_per_block;
+class Steps {
+public:
+    Steps(const Problem<T>& problem, const Epoch<T>& epoch, const Team& team)
+        : p(problem),
+          e(epoch),
+          cancel(*team.cancel),
+          count((p.n + e.batch - 1) / e.batch),
+          shards_max(team.shards ? team.shards : shards_of(std::min(e.batch, p.n), p.d, p.k, sizeof(T))),
+          lanes(lanes_of(p.k)),
+          size((p.d + 1) * lanes),
+          parameters((p.d + 1) * p.k),
+          blocks((parameters + parameters_per_block - 1) / parameters_per_block),
+          tiles(tiles_for(p, team.threads, shards_max, e.shuffled ? e.keys : nullptr)),
+          partial(std::size_t(shards_max * size)),
+          losses(std::size_t(shards_max)),
+          squares(std::size_t(blocks)),
+          g(std::size_t(parameters)) {
+        if (lanes > 1) packed = padded(e.w, p.d + 1, p.k);
+    }
 
-    std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards_max_here, e.shuffled ? e.keys : nullptr);
-    std::vector<double> partial(std::size_t(shards_max_here * size)), losses(std::size_t(shards_max_here), 0.0);
-    std::vector<double> squares(std::size_t(blocks), 0.0);
-    std::vector<T> g(std::size_t(parameters), T(0)), packed;
-    if (lanes > 1) packed = padded(e.w, p.d + 1, p.k);
-    const T* weights = lanes > 1 ? packed.data() : e.w;
+    int threads() const { return int(tiles.size()); }
+
+    // Steps from `b` up to, not including, `end`. Stops early where cancelled or not finite.
+    void run(Index b, Index end, int threads) {
+#pragma omp parallel num_threads(threads) firstprivate(b)
+        for (const int me = thread_number(), members = team_size(); b < end && !stop; ++b) {
+            const Share mine = share(p, e.batch, b, shards_max, me, members);
+            sum(mine, b + 1 < count ? share(p, e.batch, b + 1, shards_max, me, members).start() : p.n, tiles[std::size_t(me)]);
+            wait_for_all(members);
+            for (Index c = me; c < blocks; c += members) reduce(mine, c);
+            if (blocks > 1) wait_for_all(members);
+            if (me < blocks) update(mine, b, me, members);
+            wait_for_all(members);
+        }
+    }
+
+    const Problem<T>& p;
+    const Epoch<T>& e;
+    const std::atomic<bool>& cancel;
+    const Index count;  // of steps
     EpochResult result{0.0, 0, true};
     bool stop = false;
 
-#pragma omp parallel num_threads(int(tiles.size()))
-    {
-        const int me = thread_number(), members = team_size();
-        Tile<T>& tile = tiles[std::size_t(me)];
-        for (Index b = 0; b < steps && !stop; ++b) {
-            const Share mine = share(p, e.batch, b, shards_max_here, me, members);
-            for (Index s = mine.first; s < mine.last; ++s) {
-                double* sums = partial.data() + s * size;
-                std::fill_n(sums, size, 0.0);
-                const Index start = mine.row(s), end = mine.row(s + 1);
-                Index next = end;
-                if (s + 1 == mine.last) next = b + 1 < steps ? share(p, e.batch, b + 1, shards_max_here, me, members).start() : p.n;
-                losses[std::size_t(s)] = tile.gradient(start, end, next, weights, sums, *team.cancel);
-            }
-            const Index rows = mine.rows, shards = mine.shards;
-#pragma omp barrier
-            for (Index c = me; c < blocks; c += members) {
-                const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
-                add_shards(partial.data(), shards, size, p.k, from, to, 1 / (double(rows) * e.mean_weight), g.data());
-                if (!p.intercept)
-                    for (Index i = std::max(from, p.d * p.k); i < to; ++i) g[std::size_t(i)] = 0;
-                squares[std::size_t(c)] = p.kernels->sum_of_squares(g.data() + from, to - from);
-            }
-            if (blocks > 1) {
-#pragma omp barrier
-            }
-            if (me < blocks) {
-                double loss = 0, square = 0;
-                for (Index s = 0; s < shards; ++s) loss += losses[std::size_t(s)];
-                for (double value : squares) square += value;
-                const double norm = std::sqrt(square);
-                const bool finite = std::isfinite(loss) && std::isfinite(norm);
-                // every thread comes to the same `finite`; only the first one writes what all share
-                if (me == 0) {
-                    result.loss += loss;
-                    result.finite = finite;
-                    if (finite) ++result.steps;
-                    e.norms[b] = norm;
-                    stop = !finite || team.cancel->load(std::memory_order_relaxed);
-                }
-                Step step = e.step;
-                step.lr = e.rates[b];
-                step.t = double(e.first_step + b + 1);
-                step.scale = norm > e.clip_norm ? e.clip_norm / norm : 1.0;
-                if (finite)
-                    for (Index c = me; c < blocks; c += members) {
-                        const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
-                        e.optimizer->update(step, e.w, g.data(), e.slots, parameters, p.d * p.k, from, to);
-                        if (lanes > 1)
-                            for (Index i = from; i < to; ++i) packed[std::size_t(i / p.k * lanes + i % p.k)] = e.w[i];
-                        if (e.average_from && step.t >= double(e.average_from)) {
-                            const T gain = T(1 / (step.t - double(e.average_from) + 1));
-                            for (Index i = from; i < to; ++i) e.average[i] += gain * (e.w[i] - e.average[i]);
-                        }
-                    }
-            }
-#pragma omp barrier
+private:
+    // the gradients of one member's shards of a batch
+    void sum(const Share& mine, Index afterwards, Tile<T>& tile) {
+        const T* weights = lanes > 1 ? packed.data() : e.w;
+        for (Index s = mine.first; s < mine.last; ++s) {
+            double* sums = partial.data() + s * size;
+            std::fill_n(sums, size, 0.0);
+            const Index end = mine.row(s + 1);
+            losses[std::size_t(s)] =
+                tile.gradient(mine.row(s), end, s + 1 == mine.last ? afterwards : end, weights, sums, cancel);
         }
     }
-    return result;
+
+    // the mean gradient of block c of the parameters, and its squares
+    void reduce(const Share& batch, Index c) {
+        const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
+        add_shards(partial.data(), batch.shards, size, p.k, from, to, 1 / (double(batch.rows) * e.mean_weight), g.data());
+        if (!p.intercept)
+            for (Index i = std::max(from, p.d * p.k); i < to; ++i) g[std::size_t(i)] = 0;
+        squares[std::size_t(c)] = p.kernels->sum_of_squares(g.data() + from, to - from);
+    }
+
+    // one member's blocks of the parameters
+    void update(const Share& batch, Index b, int me, int members) {
+        double loss = 0, square = 0;
+        for (Index s = 0; s < batch.shards; ++s) loss += losses[std::size_t(s)];
+        for (double value : squares) square += value;
+        const double norm = std::sqrt(square);
+        const bool finite = std::isfinite(loss) && std::isfinite(norm);
+        // every member comes to the same `finite`; only the first one writes what all share
+        if (me == 0) {
+            result.loss += loss;
+            result.finite = finite;
+            if (finite) ++result.steps;
+            e.norms[b] = norm;
+            stop = !finite || cancel.load(std::memory_order_relaxed);
+        }
+        if (!finite) return;
+        Step step = e.step;
+        step.lr = e.rates[b];
+        step.t = double(e.first_step + b + 1);
+        step.scale = norm > e.clip_norm ? e.clip_norm / norm : 1.0;
+        for (Index c = me; c < blocks; c += members) {
+            const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
+            e.optimizer->update(step, e.w, g.data(), e.slots, parameters, p.d * p.k, from, to);
+            for (Index i = from; lanes > 1 && i < to; ++i) packed[std::size_t(i / p.k * lanes + i % p.k)] = e.w[i];
+            if (e.average_from && step.t >= double(e.average_from)) {
+                const T gain = T(1 / (step.t - double(e.average_from) + 1));
+                for (Index i = from; i < to; ++i) e.average[i] += gain * (e.w[i] - e.average[i]);
+            }
+        }
+    }
+
+    const Index shards_max, lanes, size, parameters, blocks;
+    std::vector<Tile<T>> tiles;
+    std::vector<double> partial, losses, squares;
+    std::vector<T> g, packed;
+};
+
+// One thread or the team, by their measured speed. Waiting for each other three times a batch is cheap on idle cores and
+// ruinous on busy ones; as the bits are the same either way, the choice is free at any step.
+class Pace {
+public:
+    explicit Pace(int threads) : team_(threads) {}
+
+    int threads() const { return alone_ ? 1 : team_; }
+    Index steps() const { return steps_; }
+
+    void took(Index steps, double seconds) {
+        double& now = per_step_[alone_];
+        const double measured = seconds / double(steps);
+        now = now > 0 ? 0.7 * now + 0.3 * measured : measured;
+        steps_ = std::clamp<Index>(Index(turn_seconds / measured), 1, 1 << 20);
+        ++turns_;
+        const bool faster_alone = per_step_[1] > 0 && per_step_[1] < per_step_[0];
+        const bool unknown = team_ > 1 && (per_step_[1] == 0 || turns_ % turns_between_trials == 0);
+        alone_ = team_ == 1 || faster_alone != unknown;  // a trial is a turn of the slower one
+        if (unknown) steps_ = std::max<Index>(1, steps_ / 2);
+    }
+
+private:
+    static constexpr double turn_seconds = 1e-3;
+    static constexpr int turns_between_trials = 32;
+    int team_, turns_ = 0;
+    bool alone_ = false;
+    Index steps_ = 16;
+    double per_step_[2] = {0, 0};  // of the team, of one thread
+};
+
+template <class T>
+EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
+    Steps<T> steps(p, e, team);
+    Pace pace(steps.threads());
+    for (Index b = 0; b < steps.count && !steps.stop;) {
+        const Index end = steps.threads() == 1 ? steps.count : std::min(steps.count, b + pace.steps());
+        const auto start = std::chrono::steady_clock::now();
+        steps.run(b, end, pace.threads());
+        pace.took(end - b, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        b = end;
+    }
+    return steps.result;
 }
 
 #define GDFAST_INSTANTIATE(T)                                                            \

@@ -62,7 +62,7 @@ void accumulate_narrow(const DenseRows<T>& X, const Selection& rows, Index m, co
     for (int u = 1; u < U; ++u)
         for (int v = 0; v < V; ++v) sums[0][v] += sums[u][v];
     for (int v = 0; v < V - 1; ++v) store<W>(g + v * W, load<W>(g + v * W) + sums[0][v]);
-    for (int e = W - rest; e < W; ++e) g[d - W + e] += sums[0][V - 1][e];
+    store<W>(g + d - W, load<W>(g + d - W) + tail_mask<W, T>(rest) * sums[0][V - 1]);
 }
 
 // Rows of any length. One row after the other, and not several at once: the hardware reads ahead of one stream, not of many.

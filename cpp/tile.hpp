@@ -11,6 +11,7 @@ namespace gdfast {
 
 // What a tile accumulates in T before it is added to sums in double.
 inline constexpr Index rows_summed_in_place = 256;
+inline constexpr Index rows_drawn = 256;
 
 template <class T>
 class Tile {
@@ -21,8 +22,8 @@ public:
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_));
         g_.resize(std::size_t((problem.d + 1) * lanes_));
-        if (order) index_.resize(m);
-        if (order) next_index_.resize(m);
+        if (order)
+            for (Drawn& drawn : drawn_) drawn.rows.resize(std::size_t(std::max(rows_drawn, capacity_)));
         if (order && !problem.by_rows) packed_.resize(m * std::size_t(problem.d));
         if (problem.y && (problem.k > 1 || order)) y_.resize(m * std::size_t(lanes_));
         if (problem.weight && order) weight_.resize(m);
@@ -111,14 +112,7 @@ private:
         as_rows_ = p.by_rows;
         rows_ = p.rows;
         selection_ = {nullptr, first};
-        if (order_) {
-            if (first == ahead_first_ && m <= ahead_)
-                std::swap(index_, next_index_);
-            else
-                p.kernels->order_rows(p.n, order_, first, m, index_.data());
-            ahead_first_ = -1;
-            selection_ = {index_.data(), 0};
-        }
+        if (order_) selection_ = {drawn(first, m), 0};
         select_targets(m);
         if (order_ && !p.by_rows) {  // gathered into rows
             for (Index j = 0; j < p.d; ++j)
@@ -162,13 +156,37 @@ private:
         return problem_.loss->residuals(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_);
     }
 
-    // Draws the shuffled rows from position `next` on, and asks memory for them while this tile is worked on.
+    // Rows at the positions [first, first + count) of the shuffled order.
+    struct Drawn {
+        Index first = 0, count = 0;
+        std::vector<Index> rows;
+        bool holds(Index from, Index m) const { return from >= first && from + m <= first + count; }
+    };
+
+    // The rows at m <= rows() positions, drawn in bulk: a step of one row costs no draw of its own.
+    const Index* drawn(Index first, Index m) {
+        if (!drawn_[now_].holds(first, m)) now_ = 1 - now_;
+        Drawn& d = drawn_[now_];
+        if (!d.holds(first, m)) draw(d, first);
+        return d.rows.data() + (first - d.first);
+    }
+
+    void draw(Drawn& d, Index first) {
+        d.first = first;
+        d.count = std::min(Index(d.rows.size()), problem_.n - first);
+        problem_.kernels->order_rows(problem_.n, order_, first, d.count, d.rows.data());
+    }
+
+    // Asks memory for the shuffled rows from position `next` on, while the tile before them is worked on.
     void look_ahead(Index next) {
-        if (!order_ || !problem_.by_rows) return;
-        ahead_first_ = next;
-        ahead_ = std::clamp<Index>(problem_.n - next, 0, capacity_);
-        problem_.kernels->order_rows(problem_.n, order_, next, ahead_, next_index_.data());
-        problem_.kernels->fetch_rows(problem_.rows, Selection{next_index_.data(), 0}, ahead_);
+        if (!order_ || !problem_.by_rows || next >= problem_.n) return;
+        Drawn& other = drawn_[1 - now_];  // the one that is not in use
+        Drawn& d = drawn_[now_].holds(next, 1) ? drawn_[now_] : other;
+        if (!d.holds(next, 1)) draw(d, next);
+        const Index from = fetched_ > next && fetched_ <= next + capacity_ ? fetched_ : next;
+        fetched_ = std::min(next + capacity_, d.first + d.count);
+        if (fetched_ > from)
+            problem_.kernels->fetch_rows(problem_.rows, Selection{d.rows.data(), from - d.first}, fetched_ - from);
     }
 
     void accumulate(Index first, Index m) {
@@ -201,8 +219,9 @@ private:
     const T* weights_ = nullptr;
     std::vector<T> z_, y_, weight_, packed_, g_;
     std::vector<T> h_, design_, scaled_, block_;
-    std::vector<Index> index_, next_index_;
-    Index ahead_first_ = -1, ahead_ = 0;  // the rows in next_index_
+    Drawn drawn_[2];
+    int now_ = 0;
+    Index fetched_ = 0;  // the position up to which rows were asked for
 };
 
 }  // namespace gdfast

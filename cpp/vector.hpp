@@ -126,13 +126,12 @@ inline Vector<T, W> sums_of_rows(Vector<T, W>* v) {
 }
 
 // The sum over the lanes of one vector, by the tree that sums_of_rows follows: the same bits either way.
-template <int W, class T>
+template <int W, class T, int Group = W>
 inline T sum_of_lanes(Vector<T, W> v) {
-    T a[W];
-    store<W>(a, v);
-    for (int half = W / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) a[i] += a[i + half];
-    return a[0];
+    if constexpr (Group == 1)
+        return v[0];
+    else
+        return sum_of_lanes<W, T, Group / 2>(merge<Group, W, T>(v, v, std::make_integer_sequence<int, W>{}));
 }
 
 }  // namespace gdfast::GDFAST_ISA

@@ -22,11 +22,11 @@ struct DenseColumns {
     Index d;
 };
 
-// Which rows of a matrix a tile is made of: index[i], or first + i where there is no index.
+// Which rows of a matrix a tile is made of: index[first + i], or first + i where there is no index.
 struct Selection {
     const Index* index;
     Index first;
-    Index operator[](Index i) const { return index ? index[i] : first + i; }
+    Index operator[](Index i) const { return index ? index[first + i] : first + i; }
 };
 
 }  // namespace gdfast
