@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 try:
     from gdfast import _core
 except ImportError as error:
-    raise ImportError(f"gdfast's native core cannot be loaded ({error}); build it: `pip install .` in its root") from error
+    raise ImportError(
+        f"gdfast's native core cannot be loaded ({error}); build it: `pip install .` in its root"
+    ) from error
 
 __version__ = "0.1.0"
 

@@ -39,7 +39,6 @@ def _solve(
     solver: str,
     tol: float,
     max_iter: int,
-    verbose: Any,
 ) -> Solution:
     """Solves, sets fit_report_, optimality_ and n_iter_, and warns where the optimum was not reached."""
     began = time.perf_counter()
@@ -48,9 +47,10 @@ def _solve(
         chosen, why = lbfgs, "asked for"
     elif solver in ("newton", "newton-cg", "newton-cholesky") and chosen is lbfgs and objective.examples.k == 1:
         chosen, why = newton, "asked for"
-    callback = (lambda i, f: print(f"{type(model).__name__}: iteration {i}, objective {f:.10g}")) if verbose else None
     with runtime.worker():
-        solution: Solution = chosen.minimize(objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=callback)
+        solution: Solution = chosen.minimize(
+            objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=model._progress("iteration")
+        )
     if not np.isfinite(solution.w).all():
         raise FloatingPointError(f"{type(model).__name__}: the solver produced NaN or infinity; scale the columns of X")
     model.optimality_ = {"relative_excess": solution.excess, "gradient_norm": solution.gradient_norm}
@@ -165,9 +165,7 @@ class LogisticRegression(LinearClassifier):
         known = before is not None and np.array_equal(before, self.classes_)
         if self.warm_start and known and self.coef_.shape == (k, table.d):
             w = self._weights(np.float64)
-        solution = _solve(
-            self, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter, verbose=self.verbose
-        )
+        solution = _solve(self, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
         self._set_weights(solution.w.astype(table.dtype))
         self.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
         return self
@@ -207,7 +205,7 @@ class LeastSquares(LinearRegressor):
             penalty = ElasticNet(float(alphas[group[0]]) / examples.total_weight)
             objective = Objective(examples, SquaredError(), penalty, bool(self.fit_intercept), threads)
             start = np.zeros((table.d + 1, len(group)))
-            solution = _solve(self, table, objective, start, solver=solver, tol=tol, max_iter=max_iter, verbose=0)
+            solution = _solve(self, table, objective, start, solver=solver, tol=tol, max_iter=max_iter)
             w[:, group] = solution.w
             iterations.append(solution.n_iter)
         self._set_weights(w.astype(table.dtype))
@@ -306,5 +304,7 @@ class Ridge(LeastSquares):
             raise ValueError(f"alpha must be a finite number >= 0, or one such number a target; got {self.alpha!r}")
         max_iter = 1000 if self.max_iter is None else check_number(self, "max_iter", low=1, integer=True)
         self._fit(X, y, sample_weight, alpha, tol=tol, max_iter=max_iter, solver=self.solver)
+        if self.coef_.shape[0] == 1:  # y of shape (n, 1): as in scikit-learn, where LinearRegression differs
+            self.coef_ = self.coef_.ravel()
         self.solver_ = self.fit_report_["solver"]
         return self

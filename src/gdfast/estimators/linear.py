@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numbers
+import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ class LinearModel(BaseEstimator):
 
     coef_: Array
     intercept_: Any
+    verbose: Any = 0
 
     def _read(self, X: Any, *, first: bool) -> Table:
         """X through the door; ``first`` on the first call of a fit, which defines the features."""
@@ -74,8 +77,22 @@ class LinearModel(BaseEstimator):
         table = self._read(X, first=False)
         return cpu.margins(table.X, self._weights(table.dtype), runtime.threads(getattr(self, "n_jobs", None)))
 
+    def _progress(self, unit: str) -> Callable[[int, float], object]:
+        """callback(iteration, objective) -> true to stop: prints with ``verbose``, then asks ``_callback`` where one is set."""
+        watch = getattr(self, "_callback", None)
+
+        def callback(iteration: int, objective: float) -> object:
+            if self.verbose:
+                print(f"{type(self).__name__}: {unit} {iteration}, objective {objective:.10g}")
+            return watch is not None and watch(iteration, objective)
+
+        return callback
+
     def _warn_not_converged(self, what: str, advice: str) -> None:
-        warnings.warn(f"{type(self).__name__} {what}. {advice}", ConvergenceWarning, stacklevel=3)
+        frame, level = sys._getframe(1), 2  # the warning belongs to the first line outside gdfast
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("gdfast."):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(f"{type(self).__name__} {what}. {advice}", ConvergenceWarning, stacklevel=level)
 
 
 class LinearClassifier(ClassifierMixin, LinearModel):

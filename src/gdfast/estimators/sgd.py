@@ -156,12 +156,9 @@ class SGDModel(LinearModel):
         self, table: Table, examples: Examples, plan: Plan, state: State, stopping: minibatch.Stopping, validate: Any
     ) -> None:
         threads, began = runtime.threads(self.n_jobs), time.perf_counter()
-        callback = (
-            (lambda e, f: print(f"{type(self).__name__}: epoch {e}, objective {f:.10g}")) if self.verbose else None
-        )
         with runtime.worker():
             history = minibatch.train(
-                examples, plan, state, stopping, threads=threads, validate=validate, callback=callback
+                examples, plan, state, stopping, threads=threads, validate=validate, callback=self._progress("epoch")
             )
         seconds = time.perf_counter() - began
         self._state = state

@@ -1,0 +1,3 @@
+from gdfast.cli import main
+
+main(prog_name="gdfast")

@@ -1,0 +1,452 @@
+"""The command line: ``gdfast train``, ``predict``, ``info``, ``demo``.
+
+A table is read whole, its text columns become one 0/1 column a level, and what was fitted is written with the list of
+(column, level) pairs, so that ``predict`` builds the same features from any other table with these columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from gdfast import __version__, optimizers, runtime
+
+Array = np.ndarray[Any, Any]
+Features = list[tuple[str, Any]]  # (column, level), a text; None for a column of numbers
+
+KINDS = (".csv", ".csv.gz", ".csv.zip", ".parquet", ".npy")
+MOST_LEVELS = 1000
+MOST_CLASSES = 20  # a column of more distinct integers is a quantity, not a class
+ROWS_A_WRITE = 100_000
+# what pandas reads as missing, given to both readers so that they agree
+MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
+MISSING += ["NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
+KNOBS = {
+    "logistic": ("C", "max_iter"),
+    "linear": (),
+    "ridge": ("alpha", "max_iter"),
+    "sgd": ("alpha", "loss", "optimizer", "learning_rate", "batch_size", "max_iter"),
+}
+# what files, readers, solvers and missing packages raise; anything else is a fault of ours and shows its traceback
+_EXPECTED: tuple[type[Exception], ...] = (ValueError, OSError, ArithmeticError, MemoryError, ModuleNotFoundError)
+_EXPECTED += (EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class UserError(click.ClickException):
+    """One line for the user, exit code 2."""
+
+    exit_code = 2
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Turn what the library says about its input into a ``UserError``, and its warnings into lines on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except BrokenPipeError:  # the reader of our output has had enough, as in `gdfast predict ... | head`
+            raise
+        except _EXPECTED as error:
+            raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+        finally:
+            for text in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
+                click.echo(f"Warning: {' '.join(text.split())}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gdfast", message="%(prog)s %(version)s")
+def main() -> None:
+    """Linear and logistic models by gradient descent, as fast as the memory bus allows."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def info(as_json: bool) -> None:
+    """Print the version, instruction sets, cores, OpenMP and devices."""
+    facts = runtime.info()
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        click.echo(f"{name:<24}{'yes' if value is True else 'no' if value is False else text}")
+
+
+@main.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default="gdfast-demo", show_default=True, help="For results."
+)
+@click.option("--rows", type=click.IntRange(min=1000), help="Use only so many flights, drawn at random.")
+def demo(folder: Path, rows: int | None) -> None:
+    """Train on the flights from New York in 2013, beside the NumPy reference."""
+    from gdfast.demo import run
+
+    with _in_one_line():
+        run(folder, rows)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="The column to predict; in .npy files its number, from 0.")
+@click.option("--weight", help="A column of row weights.")
+@click.option("--exclude", multiple=True, help="A column to leave out; may be repeated.")
+@click.option("--model", "file", type=click.Path(path_type=Path), help="Where to write the model (.gdfast).")
+@click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True)
+@click.option(
+    "--estimator",
+    type=click.Choice(["auto", "logistic", "linear", "ridge", "sgd"]),
+    default="auto",
+    show_default=True,
+    help="auto: logistic for classes, ridge for quantities.",
+)
+@click.option("--C", "C", type=float, help="Inverse strength of the penalty (logistic).  [default: 1]")
+@click.option("--alpha", type=float, help="Strength of the penalty (ridge: default 1, sgd: default 0.0001).")
+@click.option("--loss", help="Loss (sgd).  [default: softmax or squared_error]")
+@click.option("--optimizer", type=click.Choice(list(optimizers.ALL)), help="Optimizer (sgd).  [default: adam]")
+@click.option("--learning-rate", type=float, help="Rate of the optimizer (sgd).")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Rows a step (sgd).  [default: 256]")
+@click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations, or epochs (sgd).")
+@click.option("--standardize/--no-standardize", default=True, show_default=True, help="Fit on columns of mean 0, sd 1.")
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.25,
+    show_default=True,
+    help="Rows held out for the metrics.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split and of the order of rows.")
+@click.option("--jobs", type=int, help="Threads; -1 for all cores.")
+def train(
+    data: Path,
+    target: str,
+    weight: str | None,
+    exclude: tuple[str, ...],
+    file: Path | None,
+    task: str,
+    estimator: str,
+    standardize: bool,
+    test_fraction: float,
+    seed: int,
+    jobs: int | None,
+    **chosen: Any,
+) -> None:
+    """Fit a model to a table: .csv, .csv.gz, .csv.zip, .parquet or .npy."""
+    with _in_one_line():
+        if file is not None and not os.access(file.absolute().parent, os.W_OK):
+            raise UserError(f"--model: the folder {file.absolute().parent} does not exist or cannot be written to")
+        table = _read_table(data)
+        y, classes = _target(table, target, task)
+        w = None if weight is None else _numbers(table, weight)
+        for name in exclude:
+            _column(table, name)
+        features = _features(table, [name for name in table.columns if name not in {target, weight, *exclude}])
+        X = _matrix(table, features)
+        click.echo(f"{len(X):,} rows, {X.shape[1]} features as {X.dtype}")
+        levels = Counter(name for name, level in features if level is not None)
+        if levels:
+            shown = ", ".join(f"{name} ({count})" for name, count in levels.items())
+            click.echo(f"text is one-hot encoded, one feature a level: {shown}")
+        model = _estimator(estimator, classes, seed, jobs, {k: v for k, v in chosen.items() if v is not None})
+        kept, held = _split(y, test_fraction, seed, classes)
+        X, X_held = X[kept], X[held]
+        _fit(model, X, y[kept], None if w is None else w[kept], standardize)
+        _print_metrics(model, X_held, y[held], None if w is None else w[held])
+        _write(model, features, target, file)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", "file", type=click.Path(path_type=Path), required=True, help="Written by gdfast train.")
+@click.option("--output", default="-", help="CSV file to write.  [default: standard output]")
+@click.option("--proba", is_flag=True, help="Probabilities, one column a class.")
+def predict(data: Path, file: Path, output: str, proba: bool) -> None:
+    """Predict a value or class for every row of a table, as CSV."""
+    from tqdm import tqdm
+
+    from gdfast.models import read
+
+    with _in_one_line():
+        model, extra = read(file)
+        if "features" not in extra:
+            raise UserError(f"{file} was not written by gdfast train: use gdfast.load in Python")
+        if proba and not hasattr(model, "predict_proba"):
+            raise UserError(f"--proba: {type(model).__name__} in {file} gives no probabilities")
+        X = _matrix(_read_table(data), [(name, level) for name, level in extra["features"]])
+        del model.feature_names_in_  # X has the features in their order, but no names to check
+        header = [f"proba_{label}" for label in model.classes_] if proba else ["prediction"]
+        values = model.predict_proba(X) if proba else model.predict(X)[:, None]
+        with click.open_file(output, "w", encoding="utf-8") as out:
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerow(header)
+            for first in tqdm(range(0, len(X), ROWS_A_WRITE), desc="writing", disable=None, delay=1):
+                # astype(str): the shortest text that reads back as the same number
+                writer.writerows(values[first : first + ROWS_A_WRITE].astype(str))
+
+
+def _read_table(path: Path) -> Any:
+    """A data frame of narwhals. CSV by pandas or else pyarrow, Parquet by pyarrow, with a bar over the bytes read."""
+    import narwhals as nw
+    from tqdm import tqdm
+
+    name, pandas, arrow = path.name.lower(), find_spec("pandas") is not None, find_spec("pyarrow") is not None
+    if not name.endswith(KINDS):
+        raise UserError(f"{path}: unknown kind of file, expected one of {', '.join(KINDS)}")
+    if not (arrow or (pandas and not name.endswith(".parquet"))):
+        raise UserError(f'reading {path.name} needs pyarrow, which is not installed: pip install "gdfast[io]"')
+    with open(path, "rb", buffering=0) as file, tqdm.wrapattr(
+        file, "read", total=path.stat().st_size, desc=f"reading {path.name}", disable=None, delay=1
+    ) as raw:  # fmt: skip
+        if name.endswith(".npy"):
+            a = np.lib.format.read_array(raw, allow_pickle=False)
+            if a.ndim != 2 or a.dtype.kind not in "fiub":
+                raise UserError(f"{path} holds {a.dtype} of shape {a.shape}, expected rows and columns of real numbers")
+            table = nw.from_numpy(a, [str(j) for j in range(a.shape[1])], backend="pandas" if pandas else "pyarrow")
+        elif name.endswith(".parquet"):
+            from pyarrow import parquet  # type: ignore[import-untyped, unused-ignore]
+
+            table = nw.from_native(parquet.read_table(raw), eager_only=True)
+            table = table.drop([name for name in table.columns if name.startswith("__index_level_")])  # of pandas
+        else:
+            table = nw.from_native(_read_csv(raw, name, pandas), eager_only=True)
+    if len(table) == 0:
+        raise UserError(f"{path} holds no rows")
+    return table
+
+
+def _read_csv(raw: Any, name: str, pandas: bool) -> Any:
+    if name.endswith(".gz"):
+        raw = gzip.GzipFile(fileobj=raw)
+    elif name.endswith(".zip"):
+        archive = zipfile.ZipFile(raw)
+        members = [member for member in archive.namelist() if member.lower().endswith(".csv")]
+        if len(members) != 1:
+            raise UserError(f"{name} holds {len(members)} .csv files, expected one")
+        raw = archive.open(members[0])
+    if pandas:
+        import pandas as pd
+
+        return pd.read_csv(raw, low_memory=False, keep_default_na=False, na_values=MISSING)
+    from pyarrow import csv as arrow  # type: ignore[import-untyped, unused-ignore]
+
+    # one block: with several, the type of a column is guessed from the first
+    read = arrow.ReadOptions(block_size=2**31 - 1)
+    convert = arrow.ConvertOptions(null_values=MISSING, strings_can_be_null=True)
+    return arrow.read_csv(raw, read, convert_options=convert)
+
+
+def _column(table: Any, name: str) -> Any:
+    """The column called so; an error lists those that there are."""
+    if name not in table.columns:
+        shown = ", ".join(table.columns[:20]) + (", ..." if len(table.columns) > 20 else "")
+        raise UserError(f"there is no column {name!r}; the table has {shown}")
+    return table[name]
+
+
+def _refuse_missing(name: str, missing: Any) -> None:
+    if count := int(missing.sum()):
+        advice = f"fill them or drop their rows; a feature can be left out with --exclude {name}"
+        raise UserError(f"column {name!r} has {count:,} missing values of {len(missing):,}: {advice}")
+
+
+def _is_text(column: Any) -> bool:
+    import narwhals as nw
+
+    return column.dtype in (nw.String, nw.Categorical, nw.Enum)
+
+
+def _text(column: Any) -> Array:
+    """(n,) objects, all str."""
+    import narwhals as nw
+
+    _refuse_missing(column.name, column.is_null())
+    return np.array(column.cast(nw.String).to_list(), dtype=object)
+
+
+def _numbers(table: Any, name: str) -> Array:
+    """(n,) finite float32 where the table holds that, else float64."""
+    import narwhals as nw
+
+    column = _column(table, name)
+    if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
+        advice = f"turn it into numbers, or leave it out with --exclude {name}"
+        raise UserError(f"column {name!r} holds {column.dtype}, expected numbers: {advice}")
+    _refuse_missing(name, column.is_null())
+    values = column.to_numpy()
+    values = values.astype(np.float32 if values.dtype == np.float32 else np.float64)
+    _refuse_missing(name, np.isnan(values))
+    if np.isinf(values).any():
+        raise UserError(f"column {name!r} holds infinity: replace it, or leave the column out with --exclude {name}")
+    return values
+
+
+def _features(table: Any, names: list[str]) -> Features:
+    """A column of numbers is one feature, a column of text one a level."""
+    from tqdm import tqdm
+
+    found: Features = []
+    for name in tqdm(names, desc="collecting levels", disable=None, delay=1):
+        if not _is_text(table[name]):
+            found.append((name, None))
+            continue
+        levels = sorted(set(_text(table[name])))
+        if len(levels) > MOST_LEVELS:
+            held = (
+                f"column {name!r} holds {len(levels):,} different texts, of which at most {MOST_LEVELS:,} are encoded"
+            )
+            raise UserError(f"{held}: leave it out with --exclude {name}")
+        found += [(name, level) for level in levels]
+    if not found:
+        raise UserError("no column is left to learn from")
+    return found
+
+
+def _matrix(table: Any, features: Features) -> Array:
+    """(n, d) in C order, float32 if all columns of numbers are; a text that is none of the levels is 0 in all of them."""
+    import narwhals as nw
+    from tqdm import tqdm
+
+    narrow = all(_column(table, name).dtype == nw.Float32 for name, level in features if level is None)
+    X = np.zeros((len(table), len(features)), np.float32 if narrow else np.float64)
+    places: dict[str, dict[Any, int]] = {}
+    for j, (name, level) in enumerate(features):
+        places.setdefault(name, {})[level] = j
+    for name, place in tqdm(places.items(), desc="encoding", disable=None, delay=1):
+        if None in place:
+            X[:, place[None]] = _numbers(table, name)
+            continue
+        if not _is_text(_column(table, name)):
+            raise UserError(f"column {name!r} holds numbers, but held text when the model was trained")
+        columns = np.array([place.get(text, -1) for text in _text(table[name])])
+        known = np.flatnonzero(columns >= 0)
+        X[known, columns[known]] = 1
+    return X
+
+
+def _target(table: Any, name: str, task: str) -> tuple[Array, bool]:
+    """(y, whether it is classes), saying how that was decided."""
+    if _is_text(_column(table, name)):
+        if task == "regression":
+            raise UserError(f"--task regression: the target {name!r} holds text, expected numbers")
+        y, classes, held = _text(table[name]), True, "text"
+    else:
+        y = _numbers(table, name)
+        distinct = np.unique(y)
+        whole = bool((distinct == np.floor(distinct)).all())
+        if task == "classification" and not whole:
+            raise UserError(f"--task classification: the target {name!r} holds fractions, expected text or integers")
+        classes = task == "classification" or (task == "auto" and whole and len(distinct) <= MOST_CLASSES)
+        y = y.astype(np.int64) if classes else y
+        held = f"{len(distinct):,} distinct {'integers' if whole else 'numbers'}"
+    click.echo(f"target {name!r} holds {held}: {'classification' if classes else 'regression'}")
+    return y, classes
+
+
+def _estimator(name: str, classes: bool, seed: int, jobs: int | None, chosen: dict[str, Any]) -> Any:
+    from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
+
+    name = ("logistic" if classes else "ridge") if name == "auto" else name
+    if name != "sgd" and classes != (name == "logistic"):
+        fit = "classification: use logistic or sgd" if classes else "regression: use ridge, linear or sgd"
+        raise UserError(f"--estimator {name} is not for {fit}, or set --task")
+    for knob in chosen:
+        if knob not in KNOBS[name]:
+            owners = " or ".join(owner for owner, knobs in KNOBS.items() if knob in knobs)
+            raise UserError(f"--{knob.replace('_', '-')} is for --estimator {owners}, not for {name}")
+    if name != "sgd":
+        return {"logistic": LogisticRegression, "linear": LinearRegression, "ridge": Ridge}[name](n_jobs=jobs, **chosen)
+    kind = optimizers.ALL[chosen.pop("optimizer", "adam")]
+    optimizer = kind(chosen.pop("learning_rate")) if "learning_rate" in chosen else kind()
+    chosen.setdefault("loss", "softmax" if classes else "squared_error")
+    return (SGDClassifier if classes else SGDRegressor)(optimizer=optimizer, random_state=seed, n_jobs=jobs, **chosen)
+
+
+def _split(y: Array, fraction: float, seed: int, classes: bool) -> tuple[Array, Array]:
+    """Rows to fit and rows to hold out, every class in both."""
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(y))
+    if fraction == 0:
+        return rows, rows[:0]
+    try:
+        kept, held = train_test_split(rows, test_size=fraction, random_state=seed, stratify=y if classes else None)
+    except ValueError as error:
+        raise UserError(f"--test-fraction {fraction:g}: {error} 0 holds no rows out.") from error
+    return kept, held
+
+
+def _fit(model: Any, X: Array, y: Array, weight: Array | None, standardize: bool) -> None:
+    """Fit on standardised columns (X is overwritten), then put their means and scales into the weights: the model
+    predicts from the columns as they are in the file."""
+    from sklearn.preprocessing import StandardScaler
+    from tqdm import tqdm
+
+    scaler = StandardScaler(copy=False).fit(X) if standardize else None
+    X = X if scaler is None else scaler.transform(X)
+    with tqdm(total=getattr(model, "max_iter", None), desc="fitting", disable=None, delay=1) as bar:
+
+        def advance(iteration: int, objective: float) -> None:
+            bar.update(iteration - bar.n)
+
+        model._callback = advance
+        try:
+            model.fit(X, y, sample_weight=weight)
+        finally:
+            del model._callback
+    if scaler is not None:
+        coef = model.coef_ / scaler.scale_
+        model.coef_ = coef.astype(X.dtype)
+        model.intercept_ = (model.intercept_ - coef @ scaler.mean_).astype(X.dtype)
+        model.__dict__.pop("_state", None)  # what partial_fit would continue from, in standardised units
+    report = model.fit_report_
+    passes = report["passes"] if "passes" in report else report["epochs"]
+    rate = passes * len(X) / report["seconds"]
+    work = f"{len(X):,} rows, {passes} passes in {report['seconds']:.2f} s, {rate:,.0f} rows/s"
+    click.echo(f"fitted {type(model).__name__}: {work} ({report['solver']}; {report['threads']} threads)")
+
+
+def _print_metrics(model: Any, X: Array, y: Array, weight: Array | None) -> None:
+    from sklearn import metrics
+
+    if len(X) == 0:
+        click.echo("no rows held out, no metrics")
+        return
+    found = {}
+    if hasattr(model, "classes_"):
+        found["accuracy"] = metrics.accuracy_score(y, model.predict(X), sample_weight=weight)
+        two, p = len(model.classes_) == 2, model.predict_proba(X) if hasattr(model, "predict_proba") else None
+        if p is not None:
+            found["log-loss"] = metrics.log_loss(y, p, sample_weight=weight, labels=model.classes_)
+        if two or p is not None:
+            z = model.decision_function(X) if two else p
+            found["AUC"] = metrics.roc_auc_score(y, z, sample_weight=weight, multi_class="ovr", labels=model.classes_)
+    else:
+        found["R2"] = metrics.r2_score(y, model.predict(X), sample_weight=weight)
+        found["RMSE"] = metrics.root_mean_squared_error(y, model.predict(X), sample_weight=weight)
+    click.echo(f"on {len(X):,} held-out rows: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+
+
+def _write(model: Any, features: Features, target: str, file: Path | None) -> None:
+    from gdfast.models import save
+
+    if file is None:
+        click.echo("model not written: give --model FILE.gdfast to keep it")
+        return
+    names = [name if level is None else f"{name}={level}" for name, level in features]
+    model.feature_names_in_ = np.array(names, dtype=object)
+    save(model, file, extra={"features": [list(pair) for pair in features], "target": target})
+    click.echo(f"model written to {file}")
