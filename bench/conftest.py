@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -15,14 +16,25 @@ import pytest
 
 from gdfast import runtime
 
+PAUSE = 0.03  # seconds; the threads of BLAS go on spinning for a while, on the cores of whoever comes next
 LINES = pytest.StashKey[list[str]]()
+RESULTS = pytest.StashKey[dict[str, dict[str, float]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--races", metavar="FILE", help="write the medians of all races to FILE as JSON (see picture.py)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LINES] = []
+    config.stash[RESULTS] = {}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--races"):
+        results = {"facts": runtime.info(), "races": config.stash[RESULTS]}
+        with open(config.getoption("--races"), "w") as file:
+            json.dump(results, file, indent=1)
     if config.stash[LINES]:
         terminalreporter.section("races (interleaved, medians)")
         facts = runtime.info()
@@ -37,6 +49,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 class Race:
     benchmark: Any
     lines: list[str]
+    results: dict[str, dict[str, float]]
 
     @property
     def small(self) -> bool:
@@ -56,6 +69,7 @@ class Race:
         times: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(rounds):
             for name, run in contestants.items():
+                time.sleep(PAUSE)
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
@@ -67,6 +81,7 @@ class Race:
             rate = "" if work is None else f"{work / seconds / 1e9:8.1f} GB/s"
             self.lines.append(f"    {name:<34}{seconds * 1e3:10.3f} ms{rate}{seconds / own:10.2f} x")
         self.benchmark.extra_info.update(medians)
+        self.results[title] = medians
         return medians
 
     def note(self, text: str) -> None:
@@ -76,4 +91,4 @@ class Race:
 
 @pytest.fixture
 def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
-    return Race(benchmark, request.config.stash[LINES])
+    return Race(benchmark, request.config.stash[LINES], request.config.stash[RESULTS])

@@ -14,6 +14,10 @@ static int thread_number() { return 0; }
 static int team_size() { return 1; }
 #endif
 
+static double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 // To be called by all members of a team. A team of one would pay a system call for OpenMP's own.
 static void wait_for_all(int members) {
     if (members == 1) return;
@@ -123,9 +127,8 @@ double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
     std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        const Index last = shard_start(p.n, shards, s + 1);
-        losses[std::size_t(s)] =
-            tile.gradient(shard_start(p.n, shards, s), last, last, weights.data(), partial.data() + s * size, *team.cancel);
+        losses[std::size_t(s)] = tile.gradient(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
+                                               partial.data() + s * size, *team.cancel);
     });
     add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
@@ -179,11 +182,10 @@ void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
     });
 }
 
-// The shards of batch b that one member of a team sums: neighbours, so that it can look ahead.
+// The shards of batch b that one member of a team sums.
 struct Share {
     Index batch_start, rows, shards, first, last;
     Index row(Index s) const { return batch_start + shard_start(rows, shards, s); }
-    Index start() const { return row(first); }
 };
 
 template <class T>
@@ -221,18 +223,23 @@ public:
 
     int threads() const { return int(tiles.size()); }
 
-    // Steps from `b` up to, not including, `end`. Stops early where cancelled or not finite.
-    void run(Index b, Index end, int threads) {
+    // Steps from b on, for about so many seconds (at least one step); returns how many. Stops where cancelled or not finite.
+    Index run(Index b, double seconds, int threads) {
+        const Index first = b;
+        const auto start = std::chrono::steady_clock::now();
+        Index end = count;  // written by the first member between the barriers that all read it behind
 #pragma omp parallel num_threads(threads) firstprivate(b)
-        for (const int me = thread_number(), members = team_size(); b < end && !stop; ++b) {
+        for (const int me = thread_number(), members = team_size(); b < end; ++b) {
             const Share mine = share(p, e.batch, b, shards_max, me, members);
-            sum(mine, b + 1 < count ? share(p, e.batch, b + 1, shards_max, me, members).start() : p.n, tiles[std::size_t(me)]);
+            sum(mine, tiles[std::size_t(me)]);
             wait_for_all(members);
             for (Index c = me; c < blocks; c += members) reduce(mine, c);
             if (blocks > 1) wait_for_all(members);
             if (me < blocks) update(mine, b, me, members);
+            if (me == 0 && (stop || seconds_since(start) > seconds)) end = b + 1;
             wait_for_all(members);
         }
+        return std::min(end, count) - first;
     }
 
     const Problem<T>& p;
@@ -244,14 +251,12 @@ public:
 
 private:
     // the gradients of one member's shards of a batch
-    void sum(const Share& mine, Index afterwards, Tile<T>& tile) {
+    void sum(const Share& mine, Tile<T>& tile) {
         const T* weights = lanes > 1 ? packed.data() : e.w;
         for (Index s = mine.first; s < mine.last; ++s) {
             double* sums = partial.data() + s * size;
             std::fill_n(sums, size, 0.0);
-            const Index end = mine.row(s + 1);
-            losses[std::size_t(s)] =
-                tile.gradient(mine.row(s), end, s + 1 == mine.last ? afterwards : end, weights, sums, cancel);
+            losses[std::size_t(s)] = tile.gradient(mine.row(s), mine.row(s + 1), weights, sums, cancel);
         }
     }
 
@@ -302,45 +307,46 @@ private:
 };
 
 // One thread or the team, by their measured speed. Waiting for each other three times a batch is cheap on idle cores and
-// ruinous on busy ones; as the bits are the same either way, the choice is free at any step.
+// ruinous on busy ones; as the bits are the same either way, the choice is free at any step. Now and then the other one is
+// tried, more seldom each time that it loses.
 class Pace {
 public:
-    explicit Pace(int threads) : team_(threads) {}
+    bool alone() const { return alone_; }
 
-    int threads() const { return alone_ ? 1 : team_; }
-    Index steps() const { return steps_; }
-
-    void took(Index steps, double seconds) {
-        double& now = per_step_[alone_];
-        const double measured = seconds / double(steps);
-        now = now > 0 ? 0.7 * now + 0.3 * measured : measured;
-        steps_ = std::clamp<Index>(Index(turn_seconds / measured), 1, 1 << 20);
-        ++turns_;
-        const bool faster_alone = per_step_[1] > 0 && per_step_[1] < per_step_[0];
-        const bool unknown = team_ > 1 && (per_step_[1] == 0 || turns_ % turns_between_trials == 0);
-        alone_ = team_ == 1 || faster_alone != unknown;  // a trial is a turn of the slower one
-        if (unknown) steps_ = std::max<Index>(1, steps_ / 2);
+    void took(double seconds_per_step) {
+        double& mine = per_step_[alone_];
+        const double other = per_step_[!alone_];
+        mine = trial_ || mine == 0 ? seconds_per_step : 0.7 * mine + 0.3 * seconds_per_step;
+        if (trial_) {
+            trial_ = false;
+            const bool won = mine < other;
+            between_trials_ = won ? shortest : std::min(2 * between_trials_, 64 * shortest);
+            turns_ = 0;
+            if (!won) alone_ = !alone_;
+        } else if (other == 0 || ++turns_ >= between_trials_) {
+            trial_ = true;
+            alone_ = !alone_;
+        }
     }
 
 private:
-    static constexpr double turn_seconds = 1e-3;
-    static constexpr int turns_between_trials = 32;
-    int team_, turns_ = 0;
-    bool alone_ = false;
-    Index steps_ = 16;
+    static constexpr int shortest = 16;
+    bool alone_ = false, trial_ = false;
+    int turns_ = 0, between_trials_ = shortest;
     double per_step_[2] = {0, 0};  // of the team, of one thread
 };
 
 template <class T>
 EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
+    constexpr double turn = 1e-3, forever = 1e30;
     Steps<T> steps(p, e, team);
-    Pace pace(steps.threads());
+    Pace pace;
     for (Index b = 0; b < steps.count && !steps.stop;) {
-        const Index end = steps.threads() == 1 ? steps.count : std::min(steps.count, b + pace.steps());
         const auto start = std::chrono::steady_clock::now();
-        steps.run(b, end, pace.threads());
-        pace.took(end - b, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-        b = end;
+        const Index made =
+            steps.threads() == 1 ? steps.run(b, forever, 1) : steps.run(b, turn, pace.alone() ? 1 : steps.threads());
+        pace.took(seconds_since(start) / double(made));
+        b += made;
     }
     return steps.result;
 }

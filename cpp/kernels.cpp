@@ -345,20 +345,6 @@ void accumulate_many(const Layout& X, Index d, Index m, const T* r, Index lanes,
 
 // --------------------------------------------------------------------------------------------------- table entries
 
-template <class T>
-void fetch_rows(DenseRows<T> X, Selection rows, Index m) {
-#if defined(__GNUC__)
-    for (Index i = 0; i < m; ++i) {
-        const char* x = reinterpret_cast<const char*>(row(X, rows, i));
-        const Index last = X.d * Index(sizeof(T)) - 1;  // may lie in a line of its own
-        for (Index byte = 0; byte < last; byte += 64) __builtin_prefetch(x + byte);
-        __builtin_prefetch(x + last);
-    }
-#else
-    (void)X, (void)rows, (void)m;
-#endif
-}
-
 // the gradient of the intercepts: g += sum of the residuals
 template <class T>
 void accumulate_bias(const T* r, Index m, Index lanes, T* g) {
@@ -586,7 +572,6 @@ constexpr Kernels<T> table() {
             margins_columns<T>,
             accumulate_rows<T>,
             accumulate_columns<T>,
-            fetch_rows<T>,
             gram<T>,
             add<T>,
             sum_of_squares<T>,

@@ -43,8 +43,6 @@ struct Kernels {
     // g += X' r, g of the shape of w
     void (*accumulate_rows)(DenseRows<T>, Selection, Index m, const T* r, Index lanes, T* g);
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
-    // asks for m rows ahead of their use, which no hardware foresees where they lie in no order
-    void (*fetch_rows)(DenseRows<T>, Selection, Index m);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
     void (*add)(const T* a, Index n, double* sum);  // sum += a

@@ -22,8 +22,7 @@ public:
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_));
         g_.resize(std::size_t((problem.d + 1) * lanes_));
-        if (order)
-            for (Drawn& drawn : drawn_) drawn.rows.resize(std::size_t(std::max(rows_drawn, capacity_)));
+        if (order) drawn_.resize(std::size_t(std::max(rows_drawn, capacity_)));
         if (order && !problem.by_rows) packed_.resize(m * std::size_t(problem.d));
         if (problem.y && (problem.k > 1 || order)) y_.resize(m * std::size_t(lanes_));
         if (problem.weight && order) weight_.resize(m);
@@ -48,15 +47,13 @@ public:
     }
 
     // g += the gradients of the rows from position `first` to `last`, weighted and summed; returns the sum of their losses.
-    // `next`: where the caller will go on afterwards, problem.n where nowhere.
-    double gradient(Index first, Index last, Index next, const T* w, double* g, const std::atomic<bool>& cancel) {
+    double gradient(Index first, Index last, const T* w, double* g, const std::atomic<bool>& cancel) {
         double loss = 0;
         Index pending = 0;
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             if (pending == 0) std::fill(g_.begin(), g_.end(), T(0));
             margins(i, m, w);
-            look_ahead(i + m < last ? i + m : next);
             loss += residuals(m);
             accumulate(i, m);
             pending += m;
@@ -156,37 +153,15 @@ private:
         return problem_.loss->residuals(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_);
     }
 
-    // Rows at the positions [first, first + count) of the shuffled order.
-    struct Drawn {
-        Index first = 0, count = 0;
-        std::vector<Index> rows;
-        bool holds(Index from, Index m) const { return from >= first && from + m <= first + count; }
-    };
-
-    // The rows at m <= rows() positions, drawn in bulk: a step of one row costs no draw of its own.
+    // The rows at m <= rows() positions of the shuffled order, drawn in bulk: a step of one row costs no draw of its own.
+    // Asking memory for them ahead of their use was tried and brought nothing: the processor runs ahead far enough.
     const Index* drawn(Index first, Index m) {
-        if (!drawn_[now_].holds(first, m)) now_ = 1 - now_;
-        Drawn& d = drawn_[now_];
-        if (!d.holds(first, m)) draw(d, first);
-        return d.rows.data() + (first - d.first);
-    }
-
-    void draw(Drawn& d, Index first) {
-        d.first = first;
-        d.count = std::min(Index(d.rows.size()), problem_.n - first);
-        problem_.kernels->order_rows(problem_.n, order_, first, d.count, d.rows.data());
-    }
-
-    // Asks memory for the shuffled rows from position `next` on, while the tile before them is worked on.
-    void look_ahead(Index next) {
-        if (!order_ || !problem_.by_rows || next >= problem_.n) return;
-        Drawn& other = drawn_[1 - now_];  // the one that is not in use
-        Drawn& d = drawn_[now_].holds(next, 1) ? drawn_[now_] : other;
-        if (!d.holds(next, 1)) draw(d, next);
-        const Index from = fetched_ > next && fetched_ <= next + capacity_ ? fetched_ : next;
-        fetched_ = std::min(next + capacity_, d.first + d.count);
-        if (fetched_ > from)
-            problem_.kernels->fetch_rows(problem_.rows, Selection{d.rows.data(), from - d.first}, fetched_ - from);
+        if (first < drawn_first_ || first + m > drawn_first_ + drawn_count_) {
+            drawn_first_ = first;
+            drawn_count_ = std::min(Index(drawn_.size()), problem_.n - first);
+            problem_.kernels->order_rows(problem_.n, order_, first, drawn_count_, drawn_.data());
+        }
+        return drawn_.data() + (first - drawn_first_);
     }
 
     void accumulate(Index first, Index m) {
@@ -219,9 +194,8 @@ private:
     const T* weights_ = nullptr;
     std::vector<T> z_, y_, weight_, packed_, g_;
     std::vector<T> h_, design_, scaled_, block_;
-    Drawn drawn_[2];
-    int now_ = 0;
-    Index fetched_ = 0;  // the position up to which rows were asked for
+    std::vector<Index> drawn_;
+    Index drawn_first_ = 0, drawn_count_ = 0;
 };
 
 }  // namespace gdfast

@@ -217,7 +217,7 @@ def _read_table(path: Path) -> Any:
                 raise UserError(f"{path} holds {a.dtype} of shape {a.shape}, expected rows and columns of real numbers")
             table = nw.from_numpy(a, [str(j) for j in range(a.shape[1])], backend="pandas" if pandas else "pyarrow")
         elif name.endswith(".parquet"):
-            from pyarrow import parquet  # type: ignore[import-untyped, unused-ignore]
+            from pyarrow import parquet
 
             table = nw.from_native(parquet.read_table(raw), eager_only=True)
             table = table.drop([name for name in table.columns if name.startswith("__index_level_")])  # of pandas
@@ -241,7 +241,7 @@ def _read_csv(raw: Any, name: str, pandas: bool) -> Any:
         import pandas as pd
 
         return pd.read_csv(raw, low_memory=False, keep_default_na=False, na_values=MISSING)
-    from pyarrow import csv as arrow  # type: ignore[import-untyped, unused-ignore]
+    from pyarrow import csv as arrow
 
     # one block: with several, the type of a column is guessed from the first
     read = arrow.ReadOptions(block_size=2**31 - 1)

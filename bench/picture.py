@@ -1,0 +1,58 @@
+"""Draws the picture of README from the races: `pytest bench --races races.json && python bench/picture.py races.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+PANELS = (  # start of the title of a race, what the panel says
+    (
+        "Adam epoch, float32 2000000 x 28, 1024 rows a batch, in order",
+        "mini-batch Adam, one epoch\n2,000,000 x 28, 1,024 rows a batch",
+    ),
+    ("LogisticRegression().fit, float32 2000000 x 28", "LogisticRegression().fit\n2,000,000 x 28, to the optimum"),
+    ("Ridge().fit", "Ridge().fit\n500,000 x 100"),
+    ("SGDClassifier, one epoch", "SGDClassifier, one epoch\n500,000 x 28"),
+)
+LEFT_OUT = ("bare read", "one thread")
+COLOURS = {"gdfast": "#0b6e4f", "NumPy": "#4c72b0", "scikit-learn": "#e08e45"}
+
+
+def main(source: str, target: str = "docs/speed.png") -> None:
+    with open(source) as file:
+        results = json.load(file)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 2.9))
+    for axis, (start, text) in zip(axes, PANELS, strict=True):
+        race = next(medians for title, medians in results["races"].items() if title.startswith(start))
+        shown = {name: seconds for name, seconds in race.items() if not any(word in name for word in LEFT_OUT)}
+        own = next(iter(shown.values()))
+        colours = [next(c for word, c in COLOURS.items() if name.startswith(word)) for name in shown]
+        bars = axis.barh(range(len(shown)), [1e3 * s for s in shown.values()], color=colours)
+        labels = [f"{1e3 * s:,.3g} ms" + ("" if s == own else f"  ({s / own:.1f}x)") for s in shown.values()]
+        axis.bar_label(bars, labels, padding=3, fontsize=8)
+        axis.set_yticks(range(len(shown)), [name.replace(", ", "\n") for name in shown], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_title(text, fontsize=9)
+        axis.set_xlim(0, 1.45e3 * max(shown.values()))
+        axis.xaxis.set_visible(False)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+    facts = results["facts"]
+    figure.text(
+        0.995,
+        0.01,
+        f"medians of interleaved runs; {facts['cores']} cores, {facts['instruction set in use']}, numpy {facts['numpy']}",
+        ha="right",
+        fontsize=7,
+        color="grey",
+    )
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.savefig(target, dpi=130)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
