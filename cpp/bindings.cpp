@@ -11,6 +11,7 @@
 #include "chunk.hpp"
 #include "dispatch.hpp"
 #include "kernels.hpp"
+#include "shards.hpp"
 #include "worker.hpp"
 
 #ifdef _OPENMP

@@ -1,5 +1,5 @@
 // The work on one chunk of rows: a pass of gradients, an epoch of mini-batches, a pass of margins. Free of any instruction
-// set; chunk.cpp is the only place with parallel regions.
+// set; passes.cpp and epoch.cpp are the places with parallel regions.
 //
 // The same bits for any number of threads: rows are cut into shards by n, d and k alone, every shard is summed by itself,
 // and the shards are added in their order.
@@ -69,12 +69,5 @@ struct EpochResult {
 };
 template <class T>
 EpochResult epoch(const Problem<T>&, const Epoch<T>&, const Team&);
-
-// Starts the team of the calling thread and puts each member on a core of its own. The scheduler leaves a new member on the
-// core of its creator, who spins there waiting for it, until the next tick (measured: 4 ms and more for 2 ms of work).
-void spread_team(int threads);
-
-// How many shards `rows` rows are cut into (a power of two).
-Index shards_of(Index rows, Index d, Index k, std::size_t itemsize);
 
 }  // namespace gdfast

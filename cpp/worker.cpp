@@ -2,7 +2,7 @@
 
 #include <chrono>
 
-#include "chunk.hpp"
+#include "team.hpp"
 
 #ifdef _WIN32
 #include <process.h>

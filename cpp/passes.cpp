@@ -1,0 +1,89 @@
+// Passes over all rows: gradient, Hessian, margins.
+#include "chunk.hpp"
+#include "shards.hpp"
+#include "team.hpp"
+
+namespace gdfast {
+
+// Runs `work(shard, tile)` over all shards, one tile a thread. Nothing inside may throw or allocate.
+template <class T, class Work>
+static void over_shards(Index shards, std::vector<Tile<T>>& tiles, const Work& work) {
+#pragma omp parallel num_threads(int(tiles.size()))
+    {
+        Tile<T>& tile = tiles[std::size_t(thread_number())];
+#pragma omp for schedule(dynamic, 1)
+        for (Index s = 0; s < shards; ++s) work(s, tile);
+    }
+}
+
+template <class T>
+double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
+    const Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
+    const Index size = (p.d + 1) * lanes_of(p.k);
+    const std::vector<T> weights = padded(w, p.d + 1, p.k);
+    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
+    std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
+    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
+        losses[std::size_t(s)] = tile.gradient(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
+                                               partial.data() + s * size, *team.cancel);
+    });
+    add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
+    if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
+    double loss = 0;
+    for (double value : losses) loss += value;
+    return loss;
+}
+
+template <class T>
+double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team& team) {
+    const Index size = (p.d + 1) * lanes_of(p.k), stride = (p.d + 1 + 31) / 32 * 32;
+    // a shard carries a whole matrix: fewer of them, and never less work than adding it costs
+    Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
+    while (!team.shards && shards > 1 && (shards * stride * stride * 8 > partial_bytes || p.n / shards < 2 * stride))
+        shards /= 2;
+    const std::vector<T> weights = padded(w, p.d + 1, p.k);
+    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
+    std::vector<double> matrices(std::size_t(shards * stride * stride), 0.0);
+    std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards, nullptr, stride);
+    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
+        losses[std::size_t(s)] = tile.hessian(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
+                                              partial.data() + s * size, matrices.data() + s * stride * stride, *team.cancel);
+    });
+    add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
+    if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
+    for (Index i = 0; i <= p.d; ++i)
+        for (Index j = i; j <= p.d; ++j) {
+            double sum = 0;
+            for (Index s = 0; s < shards; ++s) sum += matrices[std::size_t((s * stride + i) * stride + j)];
+            H[i * (p.d + 1) + j] = H[j * (p.d + 1) + i] = sum;
+        }
+    double loss = 0;
+    for (double value : losses) loss += value;
+    return loss;
+}
+
+template <class T>
+void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
+    const Index shards = shards_of(p.n, p.d, p.k, sizeof(T)), lanes = lanes_of(p.k);
+    const std::vector<T> weights = padded(w, p.d + 1, p.k);
+    std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
+    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
+        const Index last = shard_start(p.n, shards, s + 1);
+        for (Index i = shard_start(p.n, shards, s); i < last && !team.cancel->load(std::memory_order_relaxed);
+             i += tile.rows()) {
+            const Index m = std::min(tile.rows(), last - i);
+            const T* from = tile.margins(i, m, weights.data());
+            if (lanes == 1) std::copy_n(from, std::size_t(m), z + i);
+            for (Index r = 0; lanes > 1 && r < m; ++r) std::copy_n(from + r * lanes, std::size_t(p.k), z + (i + r) * p.k);
+        }
+    });
+}
+
+#define GDFAST_INSTANTIATE(T)                                                            \
+    template double gradient(const Problem<T>&, const T*, double*, const Team&);         \
+    template double hessian(const Problem<T>&, const T*, double*, double*, const Team&); \
+    template void margins(const Problem<T>&, const T*, T*, const Team&);
+GDFAST_INSTANTIATE(float)
+GDFAST_INSTANTIATE(double)
+
+}  // namespace gdfast

@@ -1,0 +1,69 @@
+// How rows are cut into shards, by n, d and k alone, and how the sums of the shards are added: the reason for the same bits
+// with any number of threads.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "tile.hpp"
+
+namespace gdfast {
+
+// A shard is worth a thread's attention from here on, and all partial sums together may take this much memory.
+inline constexpr Index shard_bytes = 16 * 1024, partial_bytes = 64 * 1024 * 1024, shards_max = 128;
+
+inline Index shards_of(Index rows, Index d, Index k, std::size_t itemsize) {
+    const double bytes = double(rows) * double(std::max<Index>(d, 1)) * double(itemsize);
+    const double sums = double(d + 1) * double(lanes_of(k)) * sizeof(double);
+    Index shards = 1;
+    while (2 * shards <= shards_max && bytes >= double(2 * shards * shard_bytes) && rows >= 2 * shards * 16 &&
+           double(2 * shards) * sums <= double(partial_bytes))
+        shards *= 2;
+    return shards;
+}
+
+// Shard s of `rows` rows: whole groups of 16, so that no two shards share a tile's registers.
+inline Index shard_start(Index rows, Index shards, Index s) {
+    if (s == 0) return 0;
+    if (s == shards) return rows;
+    const Index groups = (rows + 15) / 16;
+    return std::min(rows, groups * s / shards * 16);
+}
+
+template <class T>
+std::vector<T> padded(const T* w, Index rows, Index k) {
+    const Index lanes = lanes_of(k);
+    std::vector<T> out(std::size_t(rows * lanes), T(0));
+    for (Index j = 0; j < rows; ++j) std::copy_n(w + j * k, std::size_t(k), out.data() + j * lanes);
+    return out;
+}
+
+// out[j k + o] = sum over the shards, in their order, of partial[s][j lanes + o], for first <= j k + o < last
+template <class T>
+void add_shards(const double* partial, Index shards, Index size, Index k, Index first, Index last, double scale, T* out) {
+    const Index lanes = lanes_of(k);
+    double sums[256];
+    for (Index start = first; start < last; start += 256) {
+        const Index count = std::min<Index>(256, last - start);
+        for (Index i = 0; i < count; ++i) sums[i] = 0;
+        for (Index s = 0; s < shards; ++s) {
+            const double* from = partial + s * size;
+            if (k == 1)
+                for (Index i = 0; i < count; ++i) sums[i] += from[start + i];
+            else
+                for (Index i = 0; i < count; ++i) sums[i] += from[(start + i) / k * lanes + (start + i) % k];
+        }
+        for (Index i = 0; i < count; ++i) out[start + i] = T(sums[i] * scale);
+    }
+}
+
+template <class T>
+std::vector<Tile<T>> tiles_for(const Problem<T>& problem, int threads, Index shards, const std::uint32_t* order = nullptr,
+                               Index gram_stride = 0) {
+    std::vector<Tile<T>> tiles;
+    const Index count = std::max<Index>(1, std::min<Index>(threads, shards));
+    tiles.reserve(std::size_t(count));
+    for (Index i = 0; i < count; ++i) tiles.emplace_back(problem, order, gram_stride);
+    return tiles;
+}
+
+}  // namespace gdfast

@@ -1,0 +1,28 @@
+#include "team.hpp"
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace gdfast {
+
+void spread_team([[maybe_unused]] int threads) {
+#if defined(__linux__) && defined(_OPENMP)
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) < threads) return;
+    const int home = sched_getcpu();
+#pragma omp parallel num_threads(threads)
+    {
+        // The creator goes one core on, which frees its core for the new ones to run and to leave in turn.
+        int left = thread_number() + 1, cpu = home < 0 ? 0 : home;
+        while (!CPU_ISSET(cpu, &allowed) || left-- > 0) cpu = (cpu + 1) % CPU_SETSIZE;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        // moved, and free again to be moved by the scheduler
+        if (sched_setaffinity(0, sizeof(one), &one) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
+    }
+#endif
+}
+
+}  // namespace gdfast
