@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gdfast
-from gdfast import LogisticRegression, Ridge, cli, runtime
+from gdfast import LogisticRegression, Ridge, cli, runtime, tables
 from gdfast.models import load, read, save
 
 N = 200
@@ -146,7 +146,7 @@ def test_every_kind_of_file_gives_the_same_model(
 ) -> None:
     if not hidden:
         pytest.importorskip("pandas", reason="CSV read by pandas")
-    monkeypatch.setattr(cli, "find_spec", without(*hidden))
+    monkeypatch.setattr(tables, "find_spec", without(*hidden))
     path = write(tmp_path / f"again{suffix}", TABLE)
     output = ok("train", path, "--target", "price", "--exclude", "class", "--model", tmp_path / "m.gdfast")
     monkeypatch.undo()
@@ -449,8 +449,8 @@ def test_refusals_of_train(
     reader: str, table: Any, options: list[Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(reader, reason=f"CSV read by {reader}")
-    monkeypatch.setattr(cli, "find_spec", without(*({"pandas"} - {reader})))
-    monkeypatch.setattr(cli, "MOST_LEVELS", 100)
+    monkeypatch.setattr(tables, "find_spec", without(*({"pandas"} - {reader})))
+    monkeypatch.setattr(tables, "MOST_LEVELS", 100)
     assert sentence in refusal("train", write(tmp_path / "t.csv", table), *options, "--model", tmp_path / "m.gdfast")
     assert not (tmp_path / "m.gdfast").exists()
 
@@ -501,9 +501,9 @@ def test_refusal_of_dates(tmp_path: Path) -> None:
 def test_missing_packages(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     advice = 'needs pyarrow, which is not installed: pip install "gdfast[io]"'
     parquet = write(tmp_path / "t.parquet", TABLE)
-    monkeypatch.setattr(cli, "find_spec", without("pyarrow"))
+    monkeypatch.setattr(tables, "find_spec", without("pyarrow"))
     assert refusal("train", parquet, "--target", "price") == f"Error: reading t.parquet {advice}"
-    monkeypatch.setattr(cli, "find_spec", without("pyarrow", "pandas"))
+    monkeypatch.setattr(tables, "find_spec", without("pyarrow", "pandas"))
     assert refusal("train", data, "--target", "price") == f"Error: reading data.csv {advice}"
 
 
@@ -537,7 +537,7 @@ def test_faults_of_ours_keep_their_traceback(data: Path, monkeypatch: pytest.Mon
     def fault(*args: Any) -> Any:
         raise KeyError("a fault")
 
-    monkeypatch.setattr(cli, "_features", fault)
+    monkeypatch.setattr(cli, "features_of", fault)
     assert isinstance(run("train", data, "--target", "price").exception, KeyError)
 
 

@@ -7,7 +7,6 @@ A table is read whole, its text columns become one 0/1 column a level, and what 
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import os
 import warnings
@@ -16,7 +15,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,12 @@ import click
 import numpy as np
 
 from gdfast import __version__, optimizers, runtime
+from gdfast.tables import Features, column_of, features_of, is_text, matrix_of, numbers_of, read_table, text_of
 
 Array = np.ndarray[Any, Any]
-Features = list[tuple[str, Any]]  # (column, level), a text; None for a column of numbers
 
-KINDS = (".csv", ".csv.gz", ".csv.zip", ".parquet", ".npy")
-MOST_LEVELS = 1000
 MOST_CLASSES = 20  # a column of more distinct integers is a quantity, not a class
 ROWS_A_WRITE = 100_000
-# what pandas reads as missing, given to both readers so that they agree
-MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
-MISSING += ["NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
 KNOBS = {
     "logistic": ("C", "max_iter"),
     "linear": (),
@@ -149,13 +142,13 @@ def train(
     with _in_one_line():
         if file is not None and not os.access(file.absolute().parent, os.W_OK):
             raise UserError(f"--model: the folder {file.absolute().parent} does not exist or cannot be written to")
-        table = _read_table(data)
+        table = read_table(data)
         y, classes = _target(table, target, task)
-        w = None if weight is None else _numbers(table, weight)
+        w = None if weight is None else numbers_of(table, weight)
         for name in exclude:
-            _column(table, name)
-        features = _features(table, [name for name in table.columns if name not in {target, weight, *exclude}])
-        X = _matrix(table, features)
+            column_of(table, name)
+        features = features_of(table, [name for name in table.columns if name not in {target, weight, *exclude}])
+        X = matrix_of(table, features)
         click.echo(f"{len(X):,} rows, {X.shape[1]} features as {X.dtype}")
         levels = Counter(name for name, level in features if level is not None)
         if levels:
@@ -186,7 +179,7 @@ def predict(data: Path, file: Path, output: str, proba: bool) -> None:
             raise UserError(f"{file} was not written by gdfast train: use gdfast.load in Python")
         if proba and not hasattr(model, "predict_proba"):
             raise UserError(f"--proba: {type(model).__name__} in {file} gives no probabilities")
-        X = _matrix(_read_table(data), [(name, level) for name, level in extra["features"]])
+        X = matrix_of(read_table(data), [(name, level) for name, level in extra["features"]])
         del model.feature_names_in_  # X has the features in their order, but no names to check
         header = [f"proba_{label}" for label in model.classes_] if proba else ["prediction"]
         values = model.predict_proba(X) if proba else model.predict(X)[:, None]
@@ -198,153 +191,14 @@ def predict(data: Path, file: Path, output: str, proba: bool) -> None:
                 writer.writerows(values[first : first + ROWS_A_WRITE].astype(str))
 
 
-def _read_table(path: Path) -> Any:
-    """A data frame of narwhals. CSV by pandas or else pyarrow, Parquet by pyarrow, with a bar over the bytes read."""
-    import narwhals as nw
-    from tqdm import tqdm
-
-    name, pandas, arrow = path.name.lower(), find_spec("pandas") is not None, find_spec("pyarrow") is not None
-    if not name.endswith(KINDS):
-        raise UserError(f"{path}: unknown kind of file, expected one of {', '.join(KINDS)}")
-    if not (arrow or (pandas and not name.endswith(".parquet"))):
-        raise UserError(f'reading {path.name} needs pyarrow, which is not installed: pip install "gdfast[io]"')
-    with open(path, "rb", buffering=0) as file, tqdm.wrapattr(
-        file, "read", total=path.stat().st_size, desc=f"reading {path.name}", disable=None, delay=1
-    ) as raw:  # fmt: skip
-        if name.endswith(".npy"):
-            a = np.lib.format.read_array(raw, allow_pickle=False)
-            if a.ndim != 2 or a.dtype.kind not in "fiub":
-                raise UserError(f"{path} holds {a.dtype} of shape {a.shape}, expected rows and columns of real numbers")
-            table = nw.from_numpy(a, [str(j) for j in range(a.shape[1])], backend="pandas" if pandas else "pyarrow")
-        elif name.endswith(".parquet"):
-            from pyarrow import parquet
-
-            table = nw.from_native(parquet.read_table(raw), eager_only=True)
-            table = table.drop([name for name in table.columns if name.startswith("__index_level_")])  # of pandas
-        else:
-            table = nw.from_native(_read_csv(raw, name, pandas), eager_only=True)
-    if len(table) == 0:
-        raise UserError(f"{path} holds no rows")
-    return table
-
-
-def _read_csv(raw: Any, name: str, pandas: bool) -> Any:
-    if name.endswith(".gz"):
-        raw = gzip.GzipFile(fileobj=raw)
-    elif name.endswith(".zip"):
-        archive = zipfile.ZipFile(raw)
-        members = [member for member in archive.namelist() if member.lower().endswith(".csv")]
-        if len(members) != 1:
-            raise UserError(f"{name} holds {len(members)} .csv files, expected one")
-        raw = archive.open(members[0])
-    if pandas:
-        import pandas as pd
-
-        return pd.read_csv(raw, low_memory=False, keep_default_na=False, na_values=MISSING)
-    from pyarrow import csv as arrow
-
-    # one block: with several, the type of a column is guessed from the first
-    read = arrow.ReadOptions(block_size=2**31 - 1)
-    convert = arrow.ConvertOptions(null_values=MISSING, strings_can_be_null=True)
-    return arrow.read_csv(raw, read, convert_options=convert)
-
-
-def _column(table: Any, name: str) -> Any:
-    """The column called so; an error lists those that there are."""
-    if name not in table.columns:
-        shown = ", ".join(table.columns[:20]) + (", ..." if len(table.columns) > 20 else "")
-        raise UserError(f"there is no column {name!r}; the table has {shown}")
-    return table[name]
-
-
-def _refuse_missing(name: str, missing: Any) -> None:
-    if count := int(missing.sum()):
-        advice = f"fill them or drop their rows; a feature can be left out with --exclude {name}"
-        raise UserError(f"column {name!r} has {count:,} missing values of {len(missing):,}: {advice}")
-
-
-def _is_text(column: Any) -> bool:
-    import narwhals as nw
-
-    return column.dtype in (nw.String, nw.Categorical, nw.Enum)
-
-
-def _text(column: Any) -> Array:
-    """(n,) objects, all str."""
-    import narwhals as nw
-
-    _refuse_missing(column.name, column.is_null())
-    return np.array(column.cast(nw.String).to_list(), dtype=object)
-
-
-def _numbers(table: Any, name: str) -> Array:
-    """(n,) finite float32 where the table holds that, else float64."""
-    import narwhals as nw
-
-    column = _column(table, name)
-    if not (column.dtype.is_numeric() or column.dtype == nw.Boolean):
-        advice = f"turn it into numbers, or leave it out with --exclude {name}"
-        raise UserError(f"column {name!r} holds {column.dtype}, expected numbers: {advice}")
-    _refuse_missing(name, column.is_null())
-    values = column.to_numpy()
-    values = values.astype(np.float32 if values.dtype == np.float32 else np.float64)
-    _refuse_missing(name, np.isnan(values))
-    if np.isinf(values).any():
-        raise UserError(f"column {name!r} holds infinity: replace it, or leave the column out with --exclude {name}")
-    return values
-
-
-def _features(table: Any, names: list[str]) -> Features:
-    """A column of numbers is one feature, a column of text one a level."""
-    from tqdm import tqdm
-
-    found: Features = []
-    for name in tqdm(names, desc="collecting levels", disable=None, delay=1):
-        if not _is_text(table[name]):
-            found.append((name, None))
-            continue
-        levels = sorted(set(_text(table[name])))
-        if len(levels) > MOST_LEVELS:
-            held = (
-                f"column {name!r} holds {len(levels):,} different texts, of which at most {MOST_LEVELS:,} are encoded"
-            )
-            raise UserError(f"{held}: leave it out with --exclude {name}")
-        found += [(name, level) for level in levels]
-    if not found:
-        raise UserError("no column is left to learn from")
-    return found
-
-
-def _matrix(table: Any, features: Features) -> Array:
-    """(n, d) in C order, float32 if all columns of numbers are; a text that is none of the levels is 0 in all of them."""
-    import narwhals as nw
-    from tqdm import tqdm
-
-    narrow = all(_column(table, name).dtype == nw.Float32 for name, level in features if level is None)
-    X = np.zeros((len(table), len(features)), np.float32 if narrow else np.float64)
-    places: dict[str, dict[Any, int]] = {}
-    for j, (name, level) in enumerate(features):
-        places.setdefault(name, {})[level] = j
-    for name, place in tqdm(places.items(), desc="encoding", disable=None, delay=1):
-        if None in place:
-            X[:, place[None]] = _numbers(table, name)
-            continue
-        if not _is_text(_column(table, name)):
-            raise UserError(f"column {name!r} holds numbers, but held text when the model was trained")
-        columns = np.array([place.get(text, -1) for text in _text(table[name])])
-        known = np.flatnonzero(columns >= 0)
-        X[known, columns[known]] = 1
-    return X
-
-
 def _target(table: Any, name: str, task: str) -> tuple[Array, bool]:
     """(y, whether it is classes), saying how that was decided."""
-    if _is_text(_column(table, name)):
+    if is_text(column_of(table, name)):
         if task == "regression":
             raise UserError(f"--task regression: the target {name!r} holds text, expected numbers")
-        y, classes, held = _text(table[name]), True, "text"
+        y, classes, held = text_of(table[name]), True, "text"
     else:
-        y = _numbers(table, name)
+        y = numbers_of(table, name)
         distinct = np.unique(y)
         whole = bool((distinct == np.floor(distinct)).all())
         if task == "classification" and not whole:
