@@ -80,6 +80,13 @@ const char* type_name() {
                                        : "uint32";
 }
 
+// Nothing but an array: a list would be converted, and the copy be gone before its memory is used.
+py::array array_of(const py::handle& object, const char* name) {
+    if (!py::isinstance<py::array>(object))
+        refuse(name, "expected an array, got " + py::str(py::type::of(object).attr("__name__")).cast<std::string>());
+    return py::reinterpret_borrow<py::array>(object);
+}
+
 // The memory of a C-ordered, aligned array of exactly `size` numbers of type T.
 template <class T>
 T* memory(const py::array& a, const char* name, Index size, bool written) {
@@ -94,7 +101,7 @@ T* memory(const py::array& a, const char* name, Index size, bool written) {
 
 template <class T>
 const T* optional_memory(const py::object& a, const char* name, Index size) {
-    return a.is_none() ? nullptr : memory<T>(a.cast<py::array>(), name, size, false);
+    return a.is_none() ? nullptr : memory<T>(array_of(a, name), name, size, false);
 }
 
 // X as the kernels read it; keeps the pointers to columns alive.
@@ -106,11 +113,11 @@ struct Features {
         problem.kernels = &table_of<T>(active());
         if (py::isinstance<py::tuple>(X)) {
             const py::tuple columns = X.cast<py::tuple>();
-            problem.n = columns[0].cast<py::array>().size();
+            problem.n = array_of(columns[0], "X").size();
             for (const py::handle& column : columns)
-                pointers.push_back(memory<T>(py::reinterpret_borrow<py::array>(column), "X", problem.n, false));
+                pointers.push_back(memory<T>(array_of(column, "X"), "X", problem.n, false));
         } else {
-            const py::array a = X.cast<py::array>();
+            const py::array a = array_of(X, "X");
             if (a.ndim() != 2) refuse("X", "expected 2 dimensions, got " + std::to_string(a.ndim()));
             if (!py::isinstance<py::array_t<T>>(a)) refuse("X", std::string("expected ") + type_name<T>());
             if (std::uintptr_t(a.data()) % alignof(T)) refuse("X", "expected aligned memory");
@@ -133,13 +140,15 @@ struct Features {
     double bytes() const { return double(problem.n) * double(problem.d) * double(problem.k) * sizeof(T); }
 };
 
-// Runs call(float()) or call(double()) by the type of X.
+// Runs call(float()) or call(double()) by the type of an array, or of the first one of a tuple.
 template <class Call>
-auto by_type(const py::object& X, const Call& call) {
-    const py::array a = (py::isinstance<py::tuple>(X) ? X.cast<py::tuple>()[0].cast<py::object>() : X).cast<py::array>();
+auto by_type(const py::object& object, const char* name, const Call& call) {
+    const bool columns = py::isinstance<py::tuple>(object);
+    if (columns && py::len(object) == 0) refuse(name, "expected at least one column");
+    const py::array a = array_of(columns ? py::object(object[py::int_(0)]) : object, name);
     if (py::isinstance<py::array_t<float>>(a)) return call(float());
     if (py::isinstance<py::array_t<double>>(a)) return call(double());
-    refuse("X", "expected float32 or float64, got " + py::str(a.dtype()).cast<std::string>());
+    refuse(name, "expected float32 or float64, got " + py::str(a.dtype()).cast<std::string>());
 }
 
 template <class Entry>
@@ -178,7 +187,7 @@ Index outputs(const py::array& w, Index d) {
 double gradient_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& g,
                    const py::object& H, const std::string& loss, const std::vector<double>& parameters, bool intercept,
                    int threads, Index shards) {
-    return by_type(X, [&](auto type) {
+    return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
@@ -186,7 +195,7 @@ double gradient_of(const py::object& X, const py::array& y, const py::object& we
         const Index size = (p.d + 1) * p.k;
         const T* from = memory<T>(w, "w", size, false);
         double* to = memory<double>(g, "g", size, true);
-        double* matrix = H.is_none() ? nullptr : memory<double>(H.cast<py::array>(), "H", (p.d + 1) * (p.d + 1), true);
+        double* matrix = H.is_none() ? nullptr : memory<double>(array_of(H, "H"), "H", (p.d + 1) * (p.d + 1), true);
         double sum = 0;
         const double bytes = features.bytes() * (matrix ? double(p.d) / 8 + 1 : 1);
         run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) {
@@ -198,7 +207,7 @@ double gradient_of(const py::object& X, const py::array& y, const py::object& we
 }
 
 void margins_of(const py::object& X, const py::array& w, const py::array& z, int threads) {
-    by_type(X, [&](auto type) {
+    by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
@@ -217,7 +226,7 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
                    const std::vector<double>& optimizer_parameters, const py::array& rates, const py::array& norms,
                    const py::object& keys, Index batch, Index first_step, Index average_from, double l1, double l2,
                    double clip_norm, double clip_value, double mean_weight, bool intercept, int threads, Index shards) {
-    return by_type(X, [&](auto type) {
+    return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
@@ -241,7 +250,7 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
         e.average_from = average.is_none() ? 0 : average_from;
         e.w = memory<T>(w, "w", size, true);
         e.slots = memory<T>(slots, "slots", size * e.optimizer->n_slots, true);
-        e.average = average.is_none() ? nullptr : memory<T>(average.cast<py::array>(), "average", size, true);
+        e.average = average.is_none() ? nullptr : memory<T>(array_of(average, "average"), "average", size, true);
         EpochResult result{};
         // a step costs some hundred bytes' worth of time, however small its batch
         const double bytes = features.bytes() + double(steps) * 512;
@@ -254,7 +263,7 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
 void update_of(const py::array& w, const py::array& g, const py::array& slots, const std::string& optimizer,
                const std::vector<double>& parameters, double lr, double t, double scale, double clip_value, double l1,
                double l2, Index n_penalized) {
-    by_type(w, [&](auto type) {
+    by_type(w, "w", [&](auto type) {
         using T = decltype(type);
         const Kernels<T>& kernels = table_of<T>(active());
         const OptimizerKernel<T>& kernel = find(kernels.optimizers, kernels.n_optimizers, optimizer, parameters);
@@ -270,7 +279,7 @@ void update_of(const py::array& w, const py::array& g, const py::array& slots, c
 }
 
 double norm_of(const py::array& a) {
-    return by_type(a, [&](auto type) {
+    return by_type(a, "a", [&](auto type) {
         using T = decltype(type);
         const T* from = memory<T>(a, "a", a.size(), false);
         const Index n = a.size();
@@ -280,7 +289,7 @@ double norm_of(const py::array& a) {
 }
 
 double clip_by_norm(const py::array& g, double max_norm) {
-    return by_type(g, [&](auto type) {
+    return by_type(g, "g", [&](auto type) {
         using T = decltype(type);
         T* to = memory<T>(g, "g", g.size(), true);
         const Index n = g.size();
@@ -295,7 +304,7 @@ double clip_by_norm(const py::array& g, double max_norm) {
 }
 
 Index find_non_finite(const py::array& a) {
-    return by_type(a, [&](auto type) -> Index {
+    return by_type(a, "a", [&](auto type) -> Index {
         using T = decltype(type);
         const Kernels<T>& kernels = table_of<T>(active());
         if (std::uintptr_t(a.data()) % alignof(T)) refuse("a", "expected aligned memory");
@@ -358,28 +367,32 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def(py::init<>())
         .def("__enter__", [](WorkerScope& scope) { scope.enter(); })
         .def("__exit__", [](WorkerScope& scope, const py::args&) { scope.exit(); });
-    m.def("gradient", gradient_of, py::arg("X"), py::arg("y"), py::arg("weight"), py::arg("w"), py::arg("g"), py::arg("H"),
-          py::arg("loss"), py::arg("parameters"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
+    m.def("gradient", gradient_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
+          py::arg("g").noconvert(), py::arg("H"), py::arg("loss"), py::arg("parameters"), py::arg("intercept"),
+          py::arg("threads"), py::arg("shards") = 0,
           "Sum of the weighted losses; g (float64) and, unless None, H become sums too.");
-    m.def("margins", margins_of, py::arg("X"), py::arg("w"), py::arg("z"), py::arg("threads"), "z = X w + b");
-    m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y"), py::arg("weight"), py::arg("w"), py::arg("slots"),
-          py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("optimizer"),
-          py::arg("optimizer_parameters"), py::arg("rates"), py::arg("norms"), py::arg("keys"), py::arg("batch"),
-          py::arg("first_step"), py::arg("average_from"), py::arg("l1"), py::arg("l2"), py::arg("clip_norm"),
-          py::arg("clip_value"), py::arg("mean_weight"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
+    m.def("margins", margins_of, py::arg("X"), py::arg("w").noconvert(), py::arg("z").noconvert(), py::arg("threads"),
+          "z = X w + b");
+    m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
+          py::arg("slots").noconvert(), py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("optimizer"),
+          py::arg("optimizer_parameters"), py::arg("rates").noconvert(), py::arg("norms").noconvert(),
+          py::arg("keys").noconvert(), py::arg("batch"), py::arg("first_step"), py::arg("average_from"), py::arg("l1"),
+          py::arg("l2"), py::arg("clip_norm"), py::arg("clip_value"), py::arg("mean_weight"), py::arg("intercept"),
+          py::arg("threads"), py::arg("shards") = 0,
           "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
-    m.def("update", update_of, py::kw_only(), py::arg("w"), py::arg("g"), py::arg("slots"), py::arg("optimizer"),
-          py::arg("parameters"), py::arg("lr"), py::arg("t"), py::arg("scale"), py::arg("clip_value"), py::arg("l1"),
-          py::arg("l2"), py::arg("n_penalized"), "One fused optimizer step, in place.");
-    m.def("norm", norm_of, py::arg("a"), "Euclidean norm, summed in float64.");
-    m.def("clip_by_norm", clip_by_norm, py::arg("g"), py::arg("max_norm"),
+    m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
+          py::arg("optimizer"), py::arg("parameters"), py::arg("lr"), py::arg("t"), py::arg("scale"), py::arg("clip_value"),
+          py::arg("l1"), py::arg("l2"), py::arg("n_penalized"), "One fused optimizer step, in place.");
+    m.def("norm", norm_of, py::arg("a").noconvert(), "Euclidean norm, summed in float64.");
+    m.def("clip_by_norm", clip_by_norm, py::arg("g").noconvert(), py::arg("max_norm"),
           "g *= min(1, max_norm / |g|), in place; returns |g|.");
-    m.def("find_non_finite", find_non_finite, py::arg("a"),
+    m.def("find_non_finite", find_non_finite, py::arg("a").noconvert(),
           "Row-major position of the first NaN or infinity, -1 where there is none.");
-    m.def("cholesky", cholesky, py::arg("A"), py::arg("smallest"),
+    m.def("cholesky", cholesky, py::arg("A").noconvert(), py::arg("smallest"),
           "A = L L' in the lower triangle; -1, or the column that failed.");
-    m.def("cholesky_solve", cholesky_solve, py::arg("L"), py::arg("b"), "b becomes the solution of L L' x = b.");
-    m.def("order_rows", order_rows, py::arg("n"), py::arg("keys"), py::arg("first"), py::arg("count"),
+    m.def("cholesky_solve", cholesky_solve, py::arg("L").noconvert(), py::arg("b").noconvert(),
+          "b becomes the solution of L L' x = b.");
+    m.def("order_rows", order_rows, py::arg("n"), py::arg("keys").noconvert(), py::arg("first"), py::arg("count"),
           "Rows at positions first, first + 1, ... of the order of n rows given by six uint32 keys.");
     m.def("shards_of", shards_of, py::arg("rows"), py::arg("d"), py::arg("k"), py::arg("itemsize"),
           "How many parts a batch is summed in.");

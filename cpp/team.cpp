@@ -25,4 +25,11 @@ void spread_team([[maybe_unused]] int threads) {
 #endif
 }
 
+void end_team() {
+    // libgomp pauses the pool of the calling thread, and only that; LLVM's runtime would stop everybody's
+#if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9
+    omp_pause_resource_all(omp_pause_hard);
+#endif
+}
+
 }  // namespace gdfast

@@ -24,4 +24,7 @@ inline void wait_for_all(int members) {
 // core of its creator, who spins there waiting for it, until the next tick (measured: 4 ms and more for 2 ms of work).
 void spread_team(int threads);
 
+// Ends the team of the calling thread and waits until its members are gone.
+void end_team();
+
 }  // namespace gdfast

@@ -35,7 +35,7 @@ void Worker::loop() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
         changed_.wait(lock, [this] { return quit_ || job_; });
-        if (quit_) return;
+        if (quit_) return end_team();
         const Job& job = *job_;
         lock.unlock();
         try {
