@@ -27,7 +27,7 @@ namespace {
 constexpr double small_work = 1 << 20;
 
 // The worker of the Python thread that is inside `with Worker()`, null elsewhere.
-thread_local Worker* current_worker = nullptr;
+thread_local std::shared_ptr<Worker> current_worker;
 
 // Runs `work(cancel, threads)` without the GIL: small work here and now, by one thread, all else on a worker.
 template <class Work>
@@ -56,15 +56,15 @@ void run(double bytes, int threads, const Work& work) {
 
 // `with Worker():` keeps one worker for all calls of this thread; nested ones do nothing.
 struct WorkerScope {
-    std::unique_ptr<Worker> worker;
+    std::shared_ptr<Worker> worker;
     void enter() {
         if (current_worker && current_worker->alive()) return;
-        worker = std::make_unique<Worker>();
-        current_worker = worker.get();
+        worker = std::make_shared<Worker>();
+        current_worker = worker;
     }
     void exit() {
         if (!worker) return;
-        current_worker = nullptr;
+        current_worker.reset();
         py::gil_scoped_release nogil;
         worker.reset();
     }

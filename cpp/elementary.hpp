@@ -64,7 +64,8 @@ inline T taylor_exp(T r) {
         return taylor_exp<T, n, i + 1>(r) * r + inverse_factorial<T>(i);
 }
 
-// exp(x) = 2^n exp(r), |r| <= ln(2) / 2. 0 below the normal range, infinity above, NaN kept.
+// exp(x) = 2^n exp(r), |r| <= ln(2) / 2. 0 below exp_min (just above the smallest normal number), infinity above exp_max,
+// NaN kept.
 template <class T>
 inline T exp(T x) {
     using B = Bits<T>;

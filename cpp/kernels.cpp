@@ -26,8 +26,12 @@ void accumulate_bias(const T* r, Index m, Index lanes, T* g) {
         *g += sum;
         return;
     }
-    for (Index i = 0; i < m; ++i)
-        for (Index o = 0; o < lanes; ++o) g[o] += r[i * lanes + o];
+    for (Index o = 0; o < lanes; o += 4) {  // in double: equal residuals would round the same way row after row
+        double sums[4] = {0, 0, 0, 0};
+        for (Index i = 0; i < m; ++i)
+            for (int c = 0; c < 4; ++c) sums[c] += double(r[i * lanes + o + c]);
+        for (int c = 0; c < 4; ++c) g[o + c] += T(sums[c]);
+    }
 }
 
 template <class T>
@@ -110,26 +114,34 @@ Index find_non_finite(const T* a, Index n) {
     return -1;
 }
 
-// A loss that is `linear(z, y) + log(factor(z))`, 1 <= factor <= 2: one logarithm serves a product of many factors.
+// A loss that is `linear(z, y) + log(1 + excess(z))`, 0 <= excess <= 1: one logarithm serves a product of many factors. The
+// product is kept as 1 + q, so that excesses far below 1 are not rounded away.
 template <class Loss, class = void>
-inline constexpr bool has_factor = false;
+inline constexpr bool has_excess = false;
 template <class Loss>
-inline constexpr bool has_factor<Loss, std::void_t<decltype(&Loss::factor)>> = true;
+inline constexpr bool has_excess<Loss, std::void_t<decltype(&Loss::excess)>> = true;
 
 template <class Loss, class T>
 double residuals_by_product(const Loss& loss, T* z, const T* y, Index m) {
-    constexpr Index block = sizeof(T) == 4 ? 96 : 960;  // 2^block is in range
+    constexpr Index lanes = 16, block = 96 * lanes;  // a product of 96 factors up to 2 is in range
     double total = 0;
     for (Index start = 0; start < m; start += block) {
         const Index end = min(start + block, m);
-        T sum = 0, product = 1;
-#pragma omp simd reduction(+ : sum) reduction(* : product)
-        for (Index i = start; i < end; ++i) {
-            sum += loss.linear(z[i], y[i]);
-            product *= loss.factor(z[i]);
-            z[i] = loss.gradient(z[i], y[i]);
+        T sums[lanes] = {}, q[lanes] = {};
+        for (Index i = start; i < end; i += lanes) {
+            const Index count = min(lanes, end - i);
+#pragma omp simd
+            for (Index l = 0; l < count; ++l) {
+                const T excess = loss.excess(z[i + l]);
+                sums[l] += loss.linear(z[i + l], y[i + l]);
+                q[l] = q[l] * (1 + excess) + excess;
+                z[i + l] = loss.gradient(z[i + l], y[i + l]);
+            }
         }
-        total += double(sum) + double(log(product));
+        T sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (Index l = 0; l < lanes; ++l) sum += sums[l] + (q[l] <= 1 ? log1p(q[l]) : log(1 + q[l]));
+        total += double(sum);
     }
     return total;
 }
@@ -148,7 +160,7 @@ double residuals(const double* parameters, T* z, const T* y, const T* weight, In
         }
         return total;
     } else {
-        if constexpr (has_factor<Loss<T>>) {
+        if constexpr (has_excess<Loss<T>>) {
             if (lanes == 1 && !weight) return residuals_by_product(loss, z, y, m);
         }
         const auto run = [&loss](T* z, const T* y, T scale, Index count) {
@@ -206,9 +218,10 @@ void update(const Step& step, T* w, const T* g, T* slots, Index n, Index n_penal
     const auto run = [&](Index from, Index to, T l2, T threshold) {
 #pragma omp simd
         for (Index i = from; i < to; ++i) {
-            const T gradient = min(max(scale * g[i], -limit), limit) + l2 * w[i];
+            // NaN passes through min and max as their second argument
+            const T gradient = min(limit, max(-limit, scale * g[i])) + l2 * w[i];
             const T moved = w[i] - optimizer.step(gradient, slot_0[i], slot_1[i], lr);
-            const T size = max(absolute(moved) - threshold, T(0));
+            const T size = max(T(0), absolute(moved) - threshold);
             w[i] = threshold > 0 ? (moved < 0 ? -size : size) : moved;
         }
     };

@@ -23,7 +23,7 @@ struct LogLoss {
     explicit LogLoss(const double*) {}
     T value(T z, T y) const { return linear(z, y) + log1p(exp(-absolute(z))); }
     T linear(T z, T y) const { return max(z, T(0)) - y * z; }
-    T factor(T z) const { return 1 + exp(-absolute(z)); }
+    T excess(T z) const { return exp(-absolute(z)); }
     T gradient(T z, T y) const { return sigmoid(z) - y; }
     T curvature(T z, T) const {
         const T e = exp(-absolute(z));
@@ -41,7 +41,7 @@ struct Huber {
         const T a = absolute(z - y);
         return a <= epsilon ? T(0.5) * a * a : epsilon * a - T(0.5) * epsilon * epsilon;
     }
-    T gradient(T z, T y) const { return min(max(z - y, -epsilon), epsilon); }
+    T gradient(T z, T y) const { return min(epsilon, max(-epsilon, z - y)); }
     T curvature(T z, T y) const { return absolute(z - y) <= epsilon ? T(1) : T(0); }
 };
 
@@ -84,7 +84,10 @@ struct SquaredHinge {
         const T s = 2 * y - 1;
         return -2 * s * max(T(0), 1 - s * z);
     }
-    T curvature(T z, T y) const { return (2 * y - 1) * z < 1 ? T(2) : T(0); }
+    T curvature(T z, T y) const {
+        const T s = 2 * y - 1;
+        return s * z < 1 ? 2 * s * s : T(0);
+    }
 };
 
 template <class T>
@@ -102,8 +105,8 @@ struct ModifiedHuber {
         return -s * (s * z >= -1 ? 2 * max(T(0), 1 - s * z) : T(4));
     }
     T curvature(T z, T y) const {
-        const T m = (2 * y - 1) * z;
-        return (m >= -1) & (m < 1) ? T(2) : T(0);
+        const T s = 2 * y - 1;
+        return (s * z >= -1) & (s * z < 1) ? 2 * s * s : T(0);
     }
 };
 
@@ -175,9 +178,11 @@ struct Tweedie {
     static constexpr int n_parameters = 1;
     T a, b;  // 2 - power and 1 - power
     explicit Tweedie(const double* p) : a(T(2 - p[0])), b(T(1 - p[0])) {}
-    T value(T z, T y) const { return exp(a * z) / a - y * exp(b * z) / b; }
-    T gradient(T z, T y) const { return exp(a * z) - y * exp(b * z); }
-    T curvature(T z, T y) const { return a * exp(a * z) - b * y * exp(b * z); }
+    // y exp(b z), which is 0 for y = 0 however large the exponential
+    T weighted(T z, T y) const { return y == 0 ? T(0) : y * exp(b * z); }
+    T value(T z, T y) const { return exp(a * z) / a - weighted(z, y) / b; }
+    T gradient(T z, T y) const { return exp(a * z) - weighted(z, y); }
+    T curvature(T z, T y) const { return a * exp(a * z) - b * weighted(z, y); }
 };
 
 // Over one row of k margins: r becomes softmax(z) - y, the value of the row is returned.

@@ -101,7 +101,9 @@ private:
         const Index near = 8 * 1024 / row_bytes / 16 * 16, far = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
         const Index wanted = problem.by_rows ? (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256))
                                              : std::clamp<Index>(far, 64, 1024);
-        return std::min(wanted, (problem.n + 15) / 16 * 16);
+        // with many outputs a column is summed row after row: not too many of them in T
+        const Index most = problem.k > 1 ? rows_summed_in_place : wanted;
+        return std::min({wanted, most, (problem.n + 15) / 16 * 16});
     }
 
     void select(Index first, Index m) {

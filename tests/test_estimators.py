@@ -316,10 +316,21 @@ def test_every_ridge_solver_goes_to_the_same_optimum(solver: str) -> None:
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False], ids=["intercept", "no intercept"])
-@pytest.mark.parametrize("shape", ["more columns than rows", "collinear", "constant column", "wide and many targets"])
+@pytest.mark.parametrize(
+    "shape",
+    ["more columns than rows", "collinear", "constant column", "wide and many targets", "more than a thousand columns"],
+)
 def test_least_squares_of_smallest_norm(shape: str, fit_intercept: bool) -> None:
     rng = np.random.default_rng(0)
-    n, d, k = (20, 50, 1) if "more" in shape else (20, 60, 3) if "wide" in shape else (100, 6, 1)
+    n, d, k = (
+        (60, 1100, 1)
+        if "thousand" in shape
+        else (20, 50, 1)
+        if "rows" in shape
+        else (20, 60, 3)
+        if "wide" in shape
+        else (100, 6, 1)
+    )
     X = rng.standard_normal((n, d))
     if shape == "collinear":
         X = np.hstack([X, X[:, :3] @ rng.standard_normal((3, 3))])

@@ -126,7 +126,7 @@ class Huber(Loss):
     curvature_bound = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.epsilon > 0, f"huber: epsilon must be > 0, got {self.epsilon!r}")
+        _require(0 < self.epsilon < np.inf, f"huber: epsilon must be a finite number > 0, got {self.epsilon!r}")
 
     def value(self, z: Array, y: Array) -> Array:
         a = np.abs(z - y)
@@ -191,7 +191,8 @@ class SquaredHinge(Loss):
         return -2 * s * np.maximum(0, 1 - s * z)
 
     def curvature(self, z: Array, y: Array) -> Array:
-        return np.where((2 * y - 1) * z < 1, 2.0, 0.0).astype(z.dtype)
+        s = 2 * y - 1
+        return np.where(s * z < 1, 2 * s * s, 0.0).astype(z.dtype)
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,8 @@ class ModifiedHuber(Loss):
         return -s * np.where(s * z >= -1, 2 * np.maximum(0, 1 - s * z), 4)
 
     def curvature(self, z: Array, y: Array) -> Array:
-        m = (2 * y - 1) * z
-        return np.where((m >= -1) & (m < 1), 2.0, 0.0).astype(z.dtype)
+        s = 2 * y - 1
+        return np.where((s * z >= -1) & (s * z < 1), 2 * s * s, 0.0).astype(z.dtype)
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,10 @@ class EpsilonInsensitive(Loss):
     name = "epsilon_insensitive"
 
     def __post_init__(self) -> None:
-        _require(self.epsilon >= 0, f"epsilon_insensitive: epsilon must be >= 0, got {self.epsilon!r}")
+        _require(
+            0 <= self.epsilon < np.inf,
+            f"epsilon_insensitive: epsilon must be a finite number >= 0, got {self.epsilon!r}",
+        )
 
     def value(self, z: Array, y: Array) -> Array:
         return np.maximum(0, np.abs(z - y) - self.epsilon)
@@ -244,7 +248,8 @@ class SquaredEpsilonInsensitive(Loss):
     curvature_bound = 2.0
 
     def __post_init__(self) -> None:
-        _require(self.epsilon >= 0, f"squared_epsilon_insensitive: epsilon must be >= 0, got {self.epsilon!r}")
+        ok = 0 <= self.epsilon < np.inf
+        _require(ok, f"squared_epsilon_insensitive: epsilon must be a finite number >= 0, got {self.epsilon!r}")
 
     def value(self, z: Array, y: Array) -> Array:
         return np.maximum(0, np.abs(z - y) - self.epsilon) ** 2
@@ -335,14 +340,18 @@ class Tweedie(Loss):
 
     def value(self, z: Array, y: Array) -> Array:
         a, b = 2 - self.power, 1 - self.power
-        return np.exp(a * z) / a - y * np.exp(b * z) / b
+        return np.exp(a * z) / a - self._weighted(z, y) / b
 
     def gradient(self, z: Array, y: Array) -> Array:
-        return np.exp((2 - self.power) * z) - y * np.exp((1 - self.power) * z)
+        return np.exp((2 - self.power) * z) - self._weighted(z, y)
 
     def curvature(self, z: Array, y: Array) -> Array:
         a, b = 2 - self.power, 1 - self.power
-        return a * np.exp(a * z) - b * y * np.exp(b * z)
+        return a * np.exp(a * z) - b * self._weighted(z, y)
+
+    def _weighted(self, z: Array, y: Array) -> Array:
+        """y exp((1 - power) z), which is 0 for y = 0 however large the exponential"""
+        return y * np.exp((1 - self.power) * np.where(y > 0, z, 0)).astype(z.dtype)
 
 
 ALL: dict[str, type[Loss]] = {

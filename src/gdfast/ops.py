@@ -24,18 +24,18 @@ Array = np.ndarray[Any, Any]
 __all__ = ["clip_by_norm_", "clip_by_value_", "loss", "loss_and_gradient", "margins", "norm", "step_"]
 
 
-def _in_place(a: Array, name: str, like: Array | None = None) -> Array:
+def _in_place(a: Array, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
     if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a NumPy array to change in place, got {type(a).__name__}")
-    wanted = "float32 or float64" if like is None else str(like.dtype)
-    if not a.dtype.isnative or (a.dtype not in (np.float32, np.float64) if like is None else a.dtype != like.dtype):
+    wanted = "float32 or float64" if dtype is None else str(dtype)
+    if not a.dtype.isnative or (a.dtype not in (np.float32, np.float64) if dtype is None else a.dtype != dtype):
         raise TypeError(f"{name}: expected native {wanted} to change in place, got {a.dtype.str}")
     if not a.flags.c_contiguous or not a.flags.aligned:
         raise ValueError(f"{name}: a strided or misaligned array cannot be changed in place; pass a C-contiguous one")
     if not a.flags.writeable:
         raise ValueError(f"{name}: the array is read-only; pass a writable one")
-    if like is not None and a.size != like.size:
-        raise ValueError(f"{name}: expected {like.size} numbers, got shape {a.shape}")
+    if shape is not None and a.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {a.shape}")
     return a
 
 
@@ -48,14 +48,10 @@ def _apart(**arrays: Any) -> None:
 
 
 def _weights(w: Array, d: int, dtype: Any) -> Array:
-    w = np.ascontiguousarray(w, dtype=dtype)
-    if w.ndim not in (1, 2) or w.shape[0] != d + 1:
-        raise ValueError(
-            f"w: expected shape ({d + 1},) or ({d + 1}, k) for {d} columns and the intercept, got {w.shape}"
-        )
-    if _core.find_non_finite(w.reshape(-1)) >= 0:
-        raise ValueError("w contains NaN or infinity; start from finite weights")
-    return w.reshape(d + 1, -1)
+    shape = np.shape(w)
+    if len(shape) not in (1, 2) or shape[0] != d + 1 or 0 in shape:
+        raise ValueError(f"w: expected shape ({d + 1},) or ({d + 1}, k) for {d} columns and the intercept, got {shape}")
+    return as_target(w, d + 1, dtype=dtype, name="w").reshape(d + 1, -1)
 
 
 def _examples(X: Any, y: Any, w: Array, loss: Loss, sample_weight: Any) -> tuple[Examples, Array]:
@@ -109,16 +105,16 @@ def loss_and_gradient(
     k outputs; w: (d + 1,) or (d + 1, k). Returns (f, g), or f alone with g written to ``out`` (the dtype of X).
     """
     chosen = named(loss)
-    if out is not None:
-        _in_place(out, "out", like=np.empty(np.shape(w), dtype=np.asarray(out).dtype))
-        _apart(out=out, X=X, y=y, w=w, sample_weight=sample_weight)
     examples, weights = _examples(X, y, w, chosen, sample_weight)
+    if out is not None:
+        _in_place(out, "out", examples.dtype, np.shape(w))
+        _apart(out=out, X=X, y=y, w=w, sample_weight=sample_weight)
     value, g = cpu.gradient(examples, chosen, weights, True, threads)
     total = examples.total_weight
     g = (g / total).astype(examples.dtype).reshape(np.shape(w))
     if out is None:
         return value / total, g
-    out[...] = g.reshape(out.shape)
+    out[...] = g
     return value / total
 
 
@@ -166,9 +162,11 @@ def step_(
     of the first numbers of w the penalty covers, all unless given. g itself is not changed.
     """
     _in_place(w, "w")
-    _in_place(slots, "slots", like=np.empty((optimizer.n_slots, w.size), dtype=w.dtype))
-    if not isinstance(g, np.ndarray) or g.dtype != w.dtype or g.size != w.size or not g.flags.c_contiguous:
-        raise ValueError(f"g: expected a C-contiguous {w.dtype} array of {w.size} numbers")
+    _in_place(slots, "slots", w.dtype, (optimizer.n_slots, *w.shape))
+    plain = isinstance(g, np.ndarray) and not isinstance(g, np.ma.MaskedArray) and g.flags.c_contiguous
+    if not plain or g.dtype != w.dtype or g.shape != w.shape:
+        what = f"{type(g).__name__} of shape {np.shape(g)}"
+        raise ValueError(f"g: expected a C-contiguous {w.dtype} array of shape {w.shape}, got {what}")
     if t < 1:
         raise ValueError(f"t: steps count from 1, got {t!r}")
     _apart(w=w, g=g, slots=slots)
