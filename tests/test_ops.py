@@ -204,7 +204,7 @@ def test_other_sizes_and_shapes_are_refused() -> None:
         ops.loss_and_gradient(**problem(k=2), out=np.zeros((2, 5)))
     with pytest.raises(ValueError, match=r"^slots: expected shape"):
         ops.step_(Adam(), np.ones(5), np.ones(5), np.zeros((1, 5)), 1)
-    with pytest.raises(ValueError, match=r"^g: expected .* 5 numbers"):
+    with pytest.raises(ValueError, match=r"^g: expected .* shape"):
         ops.step_(SGD(), np.ones(5), np.ones(4), np.zeros((1, 5)), 1)
     with pytest.raises(ValueError, match=r"^g: "):
         ops.step_(SGD(), np.ones((2, 3)), np.ones((3, 2)), np.zeros((1, 2, 3)), 1)
