@@ -105,10 +105,11 @@ def loss_and_gradient(
     k outputs; w: (d + 1,) or (d + 1, k). Returns (f, g), or f alone with g written to ``out`` (the dtype of X).
     """
     chosen = named(loss)
+    if out is not None:
+        _apart(out=out, X=X, y=y, w=w, sample_weight=sample_weight)
     examples, weights = _examples(X, y, w, chosen, sample_weight)
     if out is not None:
         _in_place(out, "out", examples.dtype, np.shape(w))
-        _apart(out=out, X=X, y=y, w=w, sample_weight=sample_weight)
     value, g = cpu.gradient(examples, chosen, weights, True, threads)
     total = examples.total_weight
     g = (g / total).astype(examples.dtype).reshape(np.shape(w))
@@ -128,9 +129,9 @@ def loss(
 
 
 def norm(a: Array) -> float:
-    """|a|: the Euclidean norm over all numbers of a C-contiguous float32 or float64 array, summed in float64."""
-    a = np.ascontiguousarray(a)
-    return _core.norm(a.reshape(-1))
+    """|a|: the Euclidean norm over all numbers of a float32 or float64 array, summed in float64."""
+    a = np.asarray(a)
+    return _core.norm(np.require(a, a.dtype.newbyteorder("="), ["C", "ALIGNED"]).reshape(-1))
 
 
 def clip_by_norm_(g: Array, max_norm: float) -> float:

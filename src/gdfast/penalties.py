@@ -37,7 +37,10 @@ class ElasticNet:
     def value(self, w: Array) -> float:
         """w: (d + 1, k) parameters, intercept last."""
         v = np.asarray(w[:-1], dtype=np.float64)
-        return 0.5 * self.l2 * float((v * v).sum()) + self.l1 * float(np.abs(v).sum())
+        if self.alpha == 0:
+            return 0.0
+        with np.errstate(over="ignore"):  # a run that diverges is told from the infinity
+            return 0.5 * self.l2 * float((v * v).sum()) + self.l1 * float(np.abs(v).sum())
 
 
 def soft_threshold(w: Array, threshold: float) -> Array:

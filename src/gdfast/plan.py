@@ -94,6 +94,10 @@ class State:
         slots = np.zeros((plan.optimizer.n_slots, *w.shape), dtype=w.dtype)
         return cls(w=w, slots=slots, average=w.copy() if plan.average_from else None)
 
+    def copy(self) -> State:
+        average = None if self.average is None else self.average.copy()
+        return State(self.w.copy(), self.slots.copy(), average, self.step, self.epoch)
+
     @property
     def weights(self) -> Array:
         """What the model predicts with: the running mean where there is one, else w."""

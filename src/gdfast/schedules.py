@@ -19,6 +19,12 @@ def _positive(owner: object, **values: float) -> None:
             raise ValueError(f"{type(owner).__name__}: {name} must be a finite number > 0, got {value!r}")
 
 
+def _not_negative(owner: object, **values: float) -> None:
+    for name, value in values.items():
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{type(owner).__name__}: {name} must be a finite number >= 0, got {value!r}")
+
+
 @dataclass(frozen=True)
 class Constant:
     """lr(step) = rate"""
@@ -96,10 +102,288 @@ class Optimal:
         return 1.0 / (self.alpha * (t0 + np.asarray(step, dtype=np.float64)))
 
 
-Schedule = Union[Constant, ExponentialDecay, InverseScaling, Optimal]
+@dataclass(frozen=True)
+class PiecewiseConstant:
+    """lr(step) = values[number of boundaries below step]: values[0] up to and with boundaries[0], and so on
+
+    As keras.optimizers.schedules.PiecewiseConstantDecay. torch's MultiStepLR changes one step earlier: give it
+    ``boundaries`` less 1.
+    """
+
+    boundaries: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        object.__setattr__(self, "values", tuple(self.values))
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"PiecewiseConstant: values must hold one rate more than boundaries ({len(self.boundaries)}), "
+                f"got {len(self.values)}"
+            )
+        if list(self.boundaries) != sorted(set(self.boundaries)):
+            raise ValueError(f"PiecewiseConstant: boundaries must rise, got {self.boundaries!r}")
+        _positive(self, **{f"values[{i}]": value for i, value in enumerate(self.values)})
+
+    def __call__(self, step: Array) -> Array:
+        return np.asarray(self.values, dtype=np.float64)[np.searchsorted(self.boundaries, step, side="left")]
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """lr(step) = initial_learning_rate * gamma ** floor(step / step_size)
+
+    As torch.optim.lr_scheduler.StepLR.
+    """
+
+    initial_learning_rate: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, initial_learning_rate=self.initial_learning_rate, step_size=self.step_size, gamma=self.gamma)
+
+    def __call__(self, step: Array) -> Array:
+        return self.initial_learning_rate * self.gamma ** np.floor(np.asarray(step, dtype=np.float64) / self.step_size)
+
+
+@dataclass(frozen=True)
+class InverseTimeDecay:
+    """lr(step) = initial_learning_rate / (1 + decay_rate * step / decay_steps), the quotient floored with ``staircase``
+
+    As keras.optimizers.schedules.InverseTimeDecay.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            initial_learning_rate=self.initial_learning_rate,
+            decay_steps=self.decay_steps,
+            decay_rate=self.decay_rate,
+        )
+
+    def __call__(self, step: Array) -> Array:
+        quotient = np.asarray(step, dtype=np.float64) / self.decay_steps
+        return self.initial_learning_rate / (1 + self.decay_rate * (np.floor(quotient) if self.staircase else quotient))
+
+
+@dataclass(frozen=True)
+class PolynomialDecay:
+    """lr(step) = (initial - end) * (1 - min(step, decay_steps) / decay_steps) ** power + end
+
+    ``cycle``: decay_steps grows to the next multiple that is not below step, instead of staying at ``end``. As
+    keras.optimizers.schedules.PolynomialDecay.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = 0.0001
+    power: float = 1.0
+    cycle: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(
+            self, initial_learning_rate=self.initial_learning_rate, decay_steps=self.decay_steps, power=self.power
+        )
+        _not_negative(self, end_learning_rate=self.end_learning_rate)
+
+    def __call__(self, step: Array) -> Array:
+        step = np.asarray(step, dtype=np.float64)
+        steps: Any = self.decay_steps
+        if self.cycle:
+            steps = self.decay_steps * np.maximum(1.0, np.ceil(step / self.decay_steps))
+        left = 1 - np.minimum(step, steps) / steps
+        return (self.initial_learning_rate - self.end_learning_rate) * left**self.power + self.end_learning_rate
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """lr(step) = end + (initial - end) * (1 + cos(pi min(step, decay_steps) / decay_steps)) / 2,  end = alpha * initial
+
+    As keras.optimizers.schedules.CosineDecay (Loshchilov and Hutter 2017); torch's CosineAnnealingLR rises again after
+    ``T_max``, which ``CosineRestarts`` or ``Cyclic`` say plainly.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, initial_learning_rate=self.initial_learning_rate, decay_steps=self.decay_steps)
+        _not_negative(self, alpha=self.alpha)
+
+    def __call__(self, step: Array) -> Array:
+        part = np.minimum(np.asarray(step, dtype=np.float64), self.decay_steps) / self.decay_steps
+        return self.initial_learning_rate * (self.alpha + (1 - self.alpha) * 0.5 * (1 + np.cos(np.pi * part)))
+
+
+@dataclass(frozen=True)
+class CosineRestarts:
+    """CosineDecay over periods of first_decay_steps * t_mul ** i steps, each starting at initial * m_mul ** i
+
+    As keras.optimizers.schedules.CosineDecayRestarts; with m_mul = 1 as torch's CosineAnnealingWarmRestarts (SGDR,
+    Loshchilov and Hutter 2017).
+    """
+
+    initial_learning_rate: float
+    first_decay_steps: int
+    t_mul: float = 2.0
+    m_mul: float = 1.0
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            initial_learning_rate=self.initial_learning_rate,
+            first_decay_steps=self.first_decay_steps,
+            m_mul=self.m_mul,
+        )
+        _not_negative(self, alpha=self.alpha)
+        if not self.t_mul >= 1:
+            raise ValueError(f"CosineRestarts: t_mul must be a number >= 1, got {self.t_mul!r}")
+
+    def __call__(self, step: Array) -> Array:
+        done = np.asarray(step, dtype=np.float64) / self.first_decay_steps
+        if self.t_mul == 1:
+            period = np.floor(done)
+            part = done - period
+        else:
+            period = np.floor(np.log(1 - done * (1 - self.t_mul)) / np.log(self.t_mul) + 1e-12)
+            start = (1 - self.t_mul**period) / (1 - self.t_mul)
+            part = np.maximum(0.0, done - start) / self.t_mul**period
+        cosine = 0.5 * self.m_mul**period * (1 + np.cos(np.pi * part))
+        return self.initial_learning_rate * ((1 - self.alpha) * cosine + self.alpha)
+
+
+@dataclass(frozen=True)
+class Cyclic:
+    """lr(step) = base + (max - base) * max(0, 1 - |x|) * scale: a triangle of 2 * step_size steps (Smith 2017)
+
+    ``mode``: "triangular" (scale 1), "triangular2" (halved each cycle), "exp_range" (gamma ** step). As
+    torch.optim.lr_scheduler.CyclicLR.
+    """
+
+    base_learning_rate: float
+    max_learning_rate: float
+    step_size: int = 2000
+    mode: str = "triangular"
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            base_learning_rate=self.base_learning_rate,
+            max_learning_rate=self.max_learning_rate,
+            step_size=self.step_size,
+            gamma=self.gamma,
+        )
+        if self.mode not in ("triangular", "triangular2", "exp_range"):
+            raise ValueError(f"Cyclic: mode must be 'triangular', 'triangular2' or 'exp_range', got {self.mode!r}")
+
+    def __call__(self, step: Array) -> Array:
+        step = np.asarray(step, dtype=np.float64)
+        cycle = np.floor(1 + step / (2 * self.step_size))
+        x = np.abs(step / self.step_size - 2 * cycle + 1)
+        scale: Any = 1.0
+        if self.mode == "triangular2":
+            scale = 2.0 ** (1 - cycle)
+        elif self.mode == "exp_range":
+            scale = self.gamma**step
+        height = self.max_learning_rate - self.base_learning_rate
+        return self.base_learning_rate + height * np.maximum(0.0, 1 - x) * scale
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Up from max / div_factor to max in pct_start of the steps, then down to the start / final_div_factor, by cosines
+
+    As torch.optim.lr_scheduler.OneCycleLR (Smith and Topin 2019); after ``total_steps`` the last rate stays.
+    """
+
+    max_learning_rate: float
+    total_steps: int
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            max_learning_rate=self.max_learning_rate,
+            total_steps=self.total_steps,
+            div_factor=self.div_factor,
+            final_div_factor=self.final_div_factor,
+        )
+        if not 0 < self.pct_start < 1:
+            raise ValueError(f"OneCycle: pct_start must lie in (0, 1), got {self.pct_start!r}")
+
+    def __call__(self, step: Array) -> Array:
+        step = np.minimum(np.asarray(step, dtype=np.float64), self.total_steps - 1)
+        peak, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        start = self.max_learning_rate / self.div_factor
+
+        def anneal(first: float, final: float, part: Array) -> Array:
+            return final + (first - final) / 2 * (1 + np.cos(np.pi * part))
+
+        up = anneal(start, self.max_learning_rate, step / peak if peak > 0 else np.ones_like(step))
+        down = anneal(self.max_learning_rate, start / self.final_div_factor, (step - peak) / (last - peak))
+        return np.where(step <= peak, up, down)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """lr(step) = after(0) * (step + 1) / steps for the first ``steps`` steps, then after(step - steps)"""
+
+    steps: int
+    after: Any
+
+    def __post_init__(self) -> None:
+        _positive(self, steps=self.steps)
+        object.__setattr__(self, "after", as_schedule(self.after))
+
+    def __call__(self, step: Array) -> Array:
+        step = np.asarray(step, dtype=np.float64)
+        rising = self.after(np.zeros_like(step)) * (step + 1) / self.steps
+        return np.where(step < self.steps, rising, self.after(np.maximum(step - self.steps, 0)))
+
+
+Schedule = Union[
+    Constant,
+    CosineDecay,
+    CosineRestarts,
+    Cyclic,
+    ExponentialDecay,
+    InverseScaling,
+    InverseTimeDecay,
+    OneCycle,
+    Optimal,
+    PiecewiseConstant,
+    PolynomialDecay,
+    StepDecay,
+    Warmup,
+]
 Rate = Union[float, Schedule]
 
-ALL: tuple[type, ...] = (Constant, ExponentialDecay, InverseScaling, Optimal)
+ALL: tuple[type, ...] = (
+    Constant,
+    CosineDecay,
+    CosineRestarts,
+    Cyclic,
+    ExponentialDecay,
+    InverseScaling,
+    InverseTimeDecay,
+    OneCycle,
+    Optimal,
+    PiecewiseConstant,
+    PolynomialDecay,
+    StepDecay,
+    Warmup,
+)
 
 
 def as_schedule(rate: Rate) -> Schedule:

@@ -165,7 +165,8 @@ def _require_cells(shape: tuple[int, ...], name: str) -> None:
 
 def _from_array(a: _Array, name: str, wanted: np.dtype[Any] | None, *, python: bool = False) -> Table:
     if a.ndim < 2:
-        got = f"Expected 2D array, got {'1D' if a.ndim else 'scalar'} array instead: {name} has shape {a.shape}."
+        what = f"has shape {a.shape}" if a.ndim or a.dtype != object else f"is of type {type(a[()]).__name__}"
+        got = f"Expected 2D array, got {'1D' if a.ndim else 'scalar'} array instead: {name} {what}."
         advice = "Reshape your data either using array.reshape(-1, 1) if your data has a single feature or"
         raise ValueError(f"{got} {advice} array.reshape(1, -1) if it contains a single sample.")
     if a.ndim > 2:
@@ -244,7 +245,7 @@ def _rows(value: Any, n: int, name: str) -> _Array:
         raise ValueError(f"{name} is a single {type(value).__name__}, expected an array with one entry per row, {n}.")
     if a.shape[0] != n:
         sizes = f"X has {n} rows, {name} has {a.shape[0]}"
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {sizes}.")
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {sizes}; both need as many.")
     return a
 
 

@@ -12,6 +12,7 @@ from gdfast.estimators.linear import (
     LinearClassifier,
     LinearModel,
     LinearRegressor,
+    all_or_nothing,
     check_choice,
     check_number,
     probabilities,
@@ -141,6 +142,7 @@ class LogisticRegression(LinearClassifier):
             return ElasticNet()
         return ElasticNet(1 / (C * total_weight), {"l1": 1.0, "l2": 0.0}.get(named, float(mix)))
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
         """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None.
 
@@ -253,6 +255,7 @@ class LinearRegression(LeastSquares):
         self.n_jobs = n_jobs
         self.positive = positive
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
         """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
         self._refuse_positive()
@@ -294,6 +297,7 @@ class Ridge(LeastSquares):
         self.random_state = random_state
         self.n_jobs = n_jobs
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
         """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
         self._refuse_positive()

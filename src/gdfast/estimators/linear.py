@@ -6,7 +6,8 @@ import numbers
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -19,6 +20,7 @@ from gdfast.losses import sigmoid
 from gdfast.sources import Table, as_labels, as_table, as_weight
 
 Array = np.ndarray[Any, Any]
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 def check_number(
@@ -43,6 +45,22 @@ def check_choice(owner: object, name: str, choices: tuple[Any, ...]) -> Any:
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return value
+
+
+def all_or_nothing(fit: Fit) -> Fit:
+    """A fit that fails or is interrupted leaves the estimator as it was before the call."""
+
+    @wraps(fit)
+    def safe_fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = vars(self).copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return cast(Fit, safe_fit)
 
 
 class LinearModel(BaseEstimator):

@@ -20,6 +20,7 @@ from gdfast.estimators.linear import (
     LinearClassifier,
     LinearModel,
     LinearRegressor,
+    all_or_nothing,
     check_choice,
     check_number,
     probabilities,
@@ -32,7 +33,7 @@ from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples, Plan, State
 from gdfast.schedules import Constant, InverseScaling, Optimal
 from gdfast.solvers import minibatch
-from gdfast.sources import Table, as_target, as_weight
+from gdfast.sources import Table, as_labels, as_target, as_weight
 
 Array = np.ndarray[Any, Any]
 
@@ -202,7 +203,7 @@ class SGDModel(LinearModel):
         if first:
             state = State.start(plan, self._start(table.d, examples.k, table.dtype, None, None))
         else:
-            state = self._state
+            state = self._state.copy()  # so that an interrupted call changes nothing
             if state.w.dtype != table.dtype:
                 raise ValueError(f"X is {table.dtype}, the calls before were {state.w.dtype}; use one type")
         before = 0.0 if first else self.t_ - 1.0
@@ -301,6 +302,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         check_target_range(signs, loss)
         return table, Examples(table.X, np.ascontiguousarray(signs if k > 1 else signs[:, 0]), weight, k), loss
 
+    @all_or_nothing
     def fit(
         self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None
     ) -> SGDClassifier:
@@ -310,6 +312,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self._run(table, examples, loss, coef_init, intercept_init)
         return self
 
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> SGDClassifier:
         """One epoch over these rows, continuing rate, optimizer and weights. ``classes`` is needed on the first call."""
         self._validate()
@@ -320,8 +323,9 @@ class SGDClassifier(LinearClassifier, SGDModel):
             )
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        known = np.unique(classes) if first else self.classes_
-        if not first and classes is not None and not np.array_equal(np.unique(classes), known):
+        given = None if classes is None else as_labels(classes, len(classes), name="classes")[1]
+        known = given if first else self.classes_
+        if not first and given is not None and not np.array_equal(given, known):
             raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}")
         table, examples, loss = self._examples(X, y, sample_weight, known, first)
         self._continue(table, examples, loss, first)
@@ -445,6 +449,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         if self._one_target:
             self.coef_ = self.coef_[0]
 
+    @all_or_nothing
     def fit(
         self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None
     ) -> SGDRegressor:
@@ -454,6 +459,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self._run(table, examples, loss, coef_init, intercept_init)
         return self
 
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> SGDRegressor:
         """One epoch over these rows, continuing rate, optimizer and weights."""
         self._validate()

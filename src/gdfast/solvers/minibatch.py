@@ -75,8 +75,8 @@ def train(
         began = time.perf_counter()
         rates = plan.optimizer.rates(state.step, plan.steps(examples.n)) * scale
         report = backend.epoch(examples, plan, state, rates, threads)
-        loss = report.loss_sum / total_weight + plan.penalty.value(state.w) if report.finite else math.inf
-        if not (loss <= bound and np.isfinite(state.w).all()):
+        loss = report.loss_sum / total_weight + plan.penalty.value(state.w)
+        if not (report.finite and math.isfinite(loss) and loss <= bound and np.isfinite(state.w).all()):
             history.diverged = True
             history.reason = f"the loss diverged in epoch {epoch} (rate {rates[0]:.3g})"
             break
