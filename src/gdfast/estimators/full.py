@@ -14,7 +14,10 @@ from gdfast.estimators.linear import (
     LinearRegressor,
     all_or_nothing,
     check_choice,
+    check_flag,
     check_number,
+    check_seed,
+    check_verbose,
     probabilities,
 )
 from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
@@ -135,7 +138,7 @@ class LogisticRegression(LinearClassifier):
         self.n_jobs = n_jobs
 
     def _elastic_net(self, total_weight: float) -> ElasticNet:
-        C = check_number(self, "C", low=0, closed=False)
+        C = check_number(self, "C", low=0, closed=False, infinite=True)
         named = check_choice(self, "penalty", ("deprecated", "l1", "l2", "elasticnet", None))
         mix = 0.0 if self.l1_ratio is None else check_number(self, "l1_ratio", low=0, high=1)
         if named is None:
@@ -149,7 +152,11 @@ class LogisticRegression(LinearClassifier):
         Raises ValueError for what cannot be learned from (shapes, NaN, one class, negative weights, ...), naming it.
         """
         check_choice(self, "solver", _LOGISTIC_SOLVERS)
-        tol = check_number(self, "tol", low=0)
+        check_flag(self, "dual", "fit_intercept", "warm_start")
+        check_number(self, "intercept_scaling", low=0, closed=False)
+        check_seed(self)
+        check_verbose(self)
+        tol = check_number(self, "tol", low=0, infinite=True)
         max_iter = check_number(self, "max_iter", low=1, integer=True)
         self._elastic_net(1.0)
         threads = runtime.threads(self.n_jobs)
@@ -227,7 +234,8 @@ class LeastSquares(LinearRegressor):
         tags.target_tags.single_output = True
         return tags
 
-    def _refuse_positive(self) -> None:
+    def _check_flags(self) -> None:
+        check_flag(self, "fit_intercept", "copy_X", "positive")
         if self.positive:
             raise ValueError(f"positive=True is not available in gdfast.{type(self).__name__}; leave it False")
 
@@ -258,8 +266,8 @@ class LinearRegression(LeastSquares):
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
         """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
-        self._refuse_positive()
-        tol = check_number(self, "tol", low=0)
+        self._check_flags()
+        tol = check_number(self, "tol", low=0, infinite=True)
         self._fit(X, y, sample_weight, 0.0, tol=tol, max_iter=1000, solver="auto")
         return self
 
@@ -300,9 +308,10 @@ class Ridge(LeastSquares):
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
         """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
-        self._refuse_positive()
+        self._check_flags()
+        check_seed(self)
         check_choice(self, "solver", _RIDGE_SOLVERS)
-        tol = check_number(self, "tol", low=0)
+        tol = check_number(self, "tol", low=0, infinite=True)
         alpha = np.asarray(self.alpha)
         if alpha.dtype.kind not in "iuf" or not np.isfinite(alpha).all() or (alpha < 0).any():
             raise ValueError(f"alpha must be a finite number >= 0, or one such number a target; got {self.alpha!r}")

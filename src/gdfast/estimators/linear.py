@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gdfast import runtime
@@ -24,18 +25,27 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 def check_number(
-    owner: object, name: str, *, low: float, closed: bool = True, high: float = np.inf, integer: bool = False
+    owner: object,
+    name: str,
+    *,
+    low: float,
+    high: float = np.inf,
+    closed: bool = True,
+    integer: bool = False,
+    infinite: bool = False,
 ) -> Any:
-    """The parameter ``name`` of ``owner``, a number in [low, high] (or above low). Raises ValueError otherwise."""
+    """The parameter ``name`` of ``owner``, a number from low to high, these included if ``closed``. Raises ValueError
+    otherwise, and for infinity unless ``infinite``."""
     value = getattr(owner, name)
     kind = numbers.Integral if integer else numbers.Real
     inside = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and not np.isnan(float(value))
-    if not inside or value > high or value < low or (value == low and not closed):
-        noun = "an integer" if integer else "a number"
-        wanted = (
-            f"{'>=' if closed else '>'} {low:g}" if high == np.inf else f"in {'[' if closed else '('}{low:g}, {high:g}]"
-        )
-        raise ValueError(f"{name} must be {noun} {wanted}, got {value!r}")
+    inside = inside and (infinite or bool(np.isfinite(float(value)))) and low <= value <= high
+    if not inside or (not closed and value in (low, high) and not np.isinf(value)):
+        noun = "an integer" if integer else "a number" if infinite else "a finite number"
+        ends = "[]" if closed else "()"
+        at_least = f"{'>=' if closed else '>'} {low:g}"
+        between = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
+        raise ValueError(f"{name} must be {noun} {between if high < np.inf else at_least}, got {value!r}")
     return value
 
 
@@ -45,6 +55,29 @@ def check_choice(owner: object, name: str, choices: tuple[Any, ...]) -> Any:
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return value
+
+
+def check_flag(owner: object, *names: str) -> None:
+    """The parameters ``names`` of ``owner``, each True or False. Raises ValueError otherwise."""
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_seed(owner: object) -> Any:
+    """The parameter ``random_state`` of ``owner`` as a numpy.random.RandomState. Raises ValueError otherwise."""
+    try:
+        return check_random_state(owner.random_state)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        wanted = "None, an integer from 0 to 2**32 - 1 or a numpy.random.RandomState"
+        raise ValueError(f"random_state must be {wanted}, got {owner.random_state!r}") from error  # type: ignore[attr-defined]
+
+
+def check_verbose(owner: object) -> None:
+    """The parameter ``verbose`` of ``owner``: True, False or an integer >= 0. Raises ValueError otherwise."""
+    if not isinstance(getattr(owner, "verbose"), (bool, np.bool_)):  # noqa: B009
+        check_number(owner, "verbose", low=0, integer=True)
 
 
 def all_or_nothing(fit: Fit) -> Fit:
@@ -159,7 +192,10 @@ def class_weights(class_weight: Any, classes: Array, codes: Array, weight: Array
     unknown = [label for label in class_weight if label not in labels]
     if unknown:
         raise ValueError(f"class_weight names labels that y does not have: {unknown}; the classes are {labels}")
-    found = np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
+    try:
+        found = np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.array([np.nan])
     if not (np.isfinite(found).all() and (found >= 0).all()):
         raise ValueError(f"class_weight must hold finite numbers >= 0, got {class_weight!r}")
     return found

@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 
 from gdfast import optimizers, runtime
@@ -22,7 +21,10 @@ from gdfast.estimators.linear import (
     LinearRegressor,
     all_or_nothing,
     check_choice,
+    check_flag,
     check_number,
+    check_seed,
+    check_verbose,
     probabilities,
 )
 from gdfast.losses import ALL as LOSSES
@@ -45,15 +47,20 @@ class SGDModel(LinearModel):
     """The parameters in common, and the way from them to a plan."""
 
     def _validate(self) -> None:
+        check_flag(self, "fit_intercept", "shuffle", "early_stopping", "warm_start")
+        check_seed(self)
+        check_verbose(self)
+        check_number(self, "epsilon", low=0)
+        check_number(self, "eta0", low=0, closed=False)
         check_number(self, "alpha", low=0)
         check_choice(self, "penalty", ("l2", "l1", "elasticnet", None))
         if self.l1_ratio is not None:
             check_number(self, "l1_ratio", low=0, high=1)
         check_number(self, "max_iter", low=1, integer=True)
         if self.tol is not None:
-            check_number(self, "tol", low=-math.inf)
+            check_number(self, "tol", low=-math.inf, infinite=True)
         check_number(self, "n_iter_no_change", low=1, integer=True)
-        check_number(self, "validation_fraction", low=0, closed=False, high=1)
+        check_number(self, "validation_fraction", low=0, high=1, closed=False)
         check_number(self, "accumulate", low=1, integer=True)
         if not isinstance(self.average, (bool, np.bool_)):
             check_number(self, "average", low=0, integer=True)
@@ -103,7 +110,7 @@ class SGDModel(LinearModel):
             batch_size=auto if isinstance(self.batch_size, str) else self.batch_size,
             accumulate=self.accumulate,
             shuffle=bool(self.shuffle),
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            seed=int(check_seed(self).randint(2**31 - 1)),
             fit_intercept=bool(self.fit_intercept),
             average_from=int(self.average),
             mean_weight=mean_weight,
@@ -112,17 +119,13 @@ class SGDModel(LinearModel):
     def _start(self, d: int, k: int, dtype: Any, coef_init: Any, intercept_init: Any) -> Array:
         w = np.zeros((d + 1, k), dtype=dtype)
         if coef_init is not None:
-            coef = np.asarray(coef_init, dtype=dtype)
-            if coef.size != d * k:
-                raise ValueError(f"coef_init: expected shape ({k}, {d}), got {coef.shape}")
-            w[:-1] = coef.reshape(k, d).T
+            if np.size(coef_init) != d * k:
+                raise ValueError(f"coef_init: expected shape ({k}, {d}), got {np.shape(coef_init)}")
+            w[:-1] = as_target(np.reshape(coef_init, -1), d * k, dtype=dtype, name="coef_init").reshape(k, d).T
         if intercept_init is not None:
-            intercept = np.asarray(intercept_init, dtype=dtype)
-            if intercept.size != k:
-                raise ValueError(f"intercept_init: expected shape ({k},), got {intercept.shape}")
-            w[-1] = intercept.reshape(k)
-        if not np.isfinite(w).all():
-            raise ValueError("coef_init or intercept_init contains NaN or infinity; start from finite weights")
+            if np.size(intercept_init) != k:
+                raise ValueError(f"intercept_init: expected shape ({k},), got {np.shape(intercept_init)}")
+            w[-1] = as_target(np.reshape(intercept_init, -1), k, dtype=dtype, name="intercept_init")
         return w
 
     def _run(self, table: Table, examples: Examples, loss: Loss, coef_init: Any, intercept_init: Any) -> None:
@@ -188,6 +191,11 @@ class SGDModel(LinearModel):
         weight = np.ones(examples.n, dtype=table.dtype) if examples.weight is None else examples.weight.copy()
         held_weight, held_y = weight[rows], examples.y[rows]
         weight[rows] = 0
+        if not (weight.any() and held_weight.any()):
+            raise ValueError(
+                "sample_weight: no weight is left among the rows to train on or among those held out for early stopping; "
+                f"drop rows of weight 0 or change validation_fraction={self.validation_fraction}"
+            )
         X = table.X
         held = tuple(x[rows] for x in X) if isinstance(X, tuple) else np.ascontiguousarray(X[rows])
         threads = runtime.threads(self.n_jobs)
@@ -285,7 +293,9 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self.accumulate = accumulate
 
     def _validate(self) -> None:
-        check_choice(self, "loss", tuple(LOSSES))
+        check_choice(
+            self, "loss", tuple(n for n, kind in LOSSES.items() if kind.target not in ("positive", "nonnegative"))
+        )
         super()._validate()
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, classes: Any, first: bool) -> tuple[Table, Examples, Loss]:
@@ -323,10 +333,13 @@ class SGDClassifier(LinearClassifier, SGDModel):
             )
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        given = None if classes is None else as_labels(classes, len(classes), name="classes")[1]
-        known = given if first else self.classes_
-        if not first and given is not None and not np.array_equal(given, known):
-            raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}")
+        if classes is not None and (np.ndim(classes) != 1 or len(classes) < 2):
+            raise ValueError(f"classes must be a list of at least 2 labels, got {classes!r}")
+        known = self.classes_ if classes is None else as_labels(classes, len(classes), name="classes")[1]
+        if not first and not np.array_equal(known, self.classes_):
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
+            )
         table, examples, loss = self._examples(X, y, sample_weight, known, first)
         self._continue(table, examples, loss, first)
         return self
@@ -430,6 +443,8 @@ class SGDRegressor(LinearRegressor, SGDModel):
 
     def _validate(self) -> None:
         check_choice(self, "loss", tuple(n for n, kind in LOSSES.items() if kind.target not in ("binary", "class")))
+        check_number(self, "quantile", low=0, high=1, closed=False)
+        check_number(self, "power", low=1, high=2, closed=False)
         super()._validate()
 
     def _loss(self) -> Loss:
