@@ -45,6 +45,20 @@ class Examples:
     def total_weight(self) -> float:
         return float(self.n) if self.weight is None else float(self.weight.sum(dtype=np.float64))
 
+    def sample(self, rows: int) -> Examples:
+        """About ``rows`` of the rows, evenly spread; all of them where there are no more."""
+        every = max(1, self.n // rows)
+        if every == 1:
+            return self
+        X = self.X
+        few: Features
+        if isinstance(X, tuple):
+            few = tuple(x[::every].copy() for x in X)
+        else:
+            few = X[::every] if X.strides[1] == X.itemsize else np.asfortranarray(X[::every])
+        weight = None if self.weight is None else self.weight[::every].copy()
+        return Examples(few, self.y[::every].copy(), weight, self.k)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -97,6 +111,12 @@ class State:
     def copy(self) -> State:
         average = None if self.average is None else self.average.copy()
         return State(self.w.copy(), self.slots.copy(), average, self.step, self.epoch)
+
+    def restore(self, other: State) -> None:
+        """Become ``other``, in the same memory."""
+        self.w[:], self.slots[:], self.step, self.epoch = other.w, other.slots, other.step, other.epoch
+        if self.average is not None and other.average is not None:
+            self.average[:] = other.average
 
     @property
     def weights(self) -> Array:

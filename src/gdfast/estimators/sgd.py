@@ -149,6 +149,11 @@ class SGDModel(LinearModel):
             self._warn_not_converged(
                 history.reason, "The best weights so far are kept. Lower the learning rate or scale the columns of X."
             )
+        elif history.worse:
+            self._warn_not_converged(
+                f"ended with an objective above that of its starting weights ({history.reason})",
+                "Lower the learning rate or scale the columns of X.",
+            )
         elif not history.converged and self.tol is not None:
             self._warn_not_converged(
                 f"stopped after {history.reason} while the loss was still improving by more than tol={self.tol:g}; "

@@ -6,8 +6,9 @@ from types import ModuleType
 
 from gdfast.solvers.objective import Objective
 
-# Columns up to which a Hessian is formed and factored.
+# Columns up to which a Hessian is formed and factored: again and again, or once for squared error.
 LARGEST_HESSIAN = 1000
+LARGEST_GRAM = 2000
 
 
 def choose(objective: Objective) -> tuple[ModuleType, str]:
@@ -17,7 +18,7 @@ def choose(objective: Objective) -> tuple[ModuleType, str]:
     d, k = objective.examples.d, objective.examples.k
     if objective.penalty.l1 > 0:
         return proximal, "the penalty has an L1 part: accelerated proximal gradient"
-    if d <= LARGEST_HESSIAN and objective.loss.name == "squared_error":
+    if d <= LARGEST_GRAM and objective.loss.name == "squared_error":
         return newton, f"squared error with {d} columns: Gram matrix and Cholesky"
     if d <= LARGEST_HESSIAN and k == 1 and objective.loss.twice_differentiable:
         return newton, f"one output and {d} columns: Newton's method"

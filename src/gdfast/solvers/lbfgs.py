@@ -17,7 +17,6 @@ from gdfast.losses import SquaredError
 from gdfast.plan import Examples
 from gdfast.solvers.newton import ROUNDING
 from gdfast.solvers.objective import Factor, Objective, Solution
-from gdfast.sources import as_table
 
 Array = np.ndarray[Any, Any]
 Solve = Callable[[Array], Array]
@@ -26,22 +25,13 @@ LARGEST_FACTOR = 1500  # columns; a factor beyond costs more than the iterations
 MEMORY = 20
 
 
-def _sample(examples: Examples, rows: int) -> Examples:
-    """About ``rows`` rows, evenly spread."""
-    every = max(1, examples.n // rows)
-    if every == 1:
-        return examples
-    X = examples.X
-    few = tuple(x[::every].copy() for x in X) if isinstance(X, tuple) else as_table(X[::every], check_finite=False).X
-    weight = None if examples.weight is None else np.ascontiguousarray(examples.weight[::every])
-    return Examples(few, np.ascontiguousarray(examples.y[::every]), weight, examples.k)
-
-
 def preconditioner(objective: Objective) -> Solve:
     """g -> P^-1 g with P about c X'X / n + l2, from at most max(4000, 10 d) rows."""
     examples, d = objective.examples, objective.examples.d
+    if objective.loss.name == "squared_error" and objective.penalty.l2 == 0 and examples.n <= d:
+        return lambda g: g  # steps along rows of X only, which lead to the solution of smallest norm
     c = objective.loss.curvature_bound or 1.0
-    few = _sample(examples, max(4000, 10 * d))
+    few = examples.sample(max(4000, 10 * d))
     fixed = np.zeros(d + 1, dtype=bool)
     fixed[-1] = not objective.fit_intercept
     gram = Examples(few.X, np.zeros(few.n, dtype=few.dtype), few.weight)

@@ -16,8 +16,10 @@ from gdfast.plan import Examples, Plan, State
 
 Array = np.ndarray[Any, Any]
 
-# An epoch whose mean loss exceeds the loss of the starting weights by this factor has diverged, finite or not.
-DIVERGED = 1e3
+# An epoch whose mean loss exceeds the loss of the starting weights by this factor has diverged, finite or not. A falling
+# rate may still make good for what its first steps did.
+DIVERGED, DIVERGED_WHILE_FALLING = 1e3, 1e12
+SAMPLE = 65_536  # rows that the loss of the starting weights is taken from
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class History:
     seconds: list[float] = field(default_factory=list)
     converged: bool = False
     diverged: bool = False
+    worse: bool = False  # than the start, though it did not diverge
     reason: str = ""
 
 
@@ -65,11 +68,18 @@ def train(
     validation. Weights are never left with NaN or infinity.
     """
     history, total_weight = History(), examples.total_weight
-    bound = math.inf
-    if _rate_is_constant(plan) and not stopping.adaptive:
-        start, _ = backend.gradient(examples, plan.loss, state.w, plan.fit_intercept, threads)
-        bound = DIVERGED * max(abs(start) / total_weight + plan.penalty.value(state.w), 1e-3)
-    best_weights, best_loss = (state.w.copy(), state.weights.copy()), math.inf
+    few = examples.sample(SAMPLE)
+    few_weight = max(few.total_weight, np.finfo(float).tiny)
+
+    def objective() -> float:
+        total = backend.gradient(few, plan.loss, state.weights, plan.fit_intercept, threads)[0]
+        return abs(total) / few_weight + plan.penalty.value(state.weights)
+
+    # zero weights are no measure for a loss that is 0 there (perceptron)
+    start = max(objective(), 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
+    falling = stopping.adaptive or not _rate_is_constant(plan)
+    bound = (DIVERGED_WHILE_FALLING if falling else DIVERGED) * start
+    best, best_loss = state.copy(), math.inf
     watched, quiet, scale = math.inf, 0, 1.0
     for epoch in range(1, stopping.max_epochs + 1):
         began = time.perf_counter()
@@ -88,7 +98,7 @@ def train(
             score = validate(state.weights)
             history.validation_score.append(score)
         if -score < best_loss:
-            best_loss, best_weights = -score, (state.w.copy(), state.weights.copy())
+            best_loss, best = -score, state.copy()
         history.seconds.append(time.perf_counter() - began)
         stop = callback is not None and callback(epoch, loss)
         if stop:
@@ -110,7 +120,9 @@ def train(
         history.reason = f"{stopping.max_epochs} epochs"
         history.converged = stopping.tol is None
     if history.diverged or validate is not None:
-        state.w[:], state.weights[:] = best_weights
+        state.restore(best)
+    elif stopping.max_epochs > 1:
+        history.worse = not objective() <= (DIVERGED if falling else 2) * start
     return history
 
 
