@@ -337,8 +337,10 @@ Index find_non_finite(const py::array& a) {
 Index cholesky(const py::array& A, double smallest) {
     const Index n = A.shape(0);
     double* a = memory<double>(A, "A", n * n, true);
-    py::gil_scoped_release nogil;
-    return active().f64->cholesky(a, n, smallest);
+    Index failed = -1;
+    run(double(n) * double(n) * double(n) / 3, 1,
+        [&](const std::atomic<bool>& cancel, int) { failed = active().f64->cholesky(a, n, smallest, cancel); });
+    return failed;
 }
 
 void cholesky_solve(const py::array& L, const py::array& b) {

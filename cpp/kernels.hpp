@@ -1,5 +1,7 @@
 // The table of kernels: one set of function pointers a type and instruction set. Free of any instruction set itself.
 #pragma once
+#include <atomic>
+
 #include "views.hpp"
 
 namespace gdfast {
@@ -50,7 +52,7 @@ struct Kernels {
     Index (*find_non_finite)(const T* a, Index n);  // first NaN or infinity, -1 where there is none
     // rows[i] = the row at position first + i of a shuffled order of n rows; six keys
     void (*order_rows)(Index n, const std::uint32_t* keys, Index first, Index count, Index* rows);
-    Index (*cholesky)(double* A, Index n, double smallest);
+    Index (*cholesky)(double* A, Index n, double smallest, const std::atomic<bool>& cancel);
     void (*cholesky_solve)(const double* L, Index n, double* b);
     const LossKernel<T>* losses;
     int n_losses;

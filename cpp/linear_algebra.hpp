@@ -1,6 +1,7 @@
 // The small dense linear algebra of the solvers, on one thread: a second thread pool (BLAS) would slow the solvers down
 // and change bits with the number of threads. Included by kernels.cpp only.
 #pragma once
+#include <atomic>
 #include <cmath>
 
 #include "vector.hpp"
@@ -26,10 +27,11 @@ inline void dot_rows(const double* const* a, const double* b, Index n, double* s
 }
 
 // A = L L': the lower triangle of the n x n matrix A (row-major, only its lower triangle is read) becomes L.
-// Returns -1, or the first column whose pivot is not above `smallest`; then A is left half done.
-inline Index cholesky(double* A, Index n, double smallest) {
+// Returns -1, or the first column whose pivot is not above `smallest`, or -2 where cancelled; then A is left half done.
+inline Index cholesky(double* A, Index n, double smallest, const std::atomic<bool>& cancel) {
     constexpr int R = 8;
     for (Index j = 0; j < n; ++j) {
+        if (cancel.load(std::memory_order_relaxed)) return -2;
         double* row_j = A + j * n;
         const double* one[] = {row_j};
         double sum;

@@ -281,7 +281,7 @@ def gomp_user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "team.so"
 
 
-def first_import(tmp_path: Path, other: str, count: int = 5) -> None:
+def first_import(tmp_path: Path, other: str, count: int = 3) -> None:
     expected, _ = run(tmp_path, "print(json.dumps(work()))")
     code = FIRST_IMPORT_IN_THE_CHILD.replace("    {other}\n", textwrap.indent(textwrap.dedent(other), "    "))
     assert_all_well(run(tmp_path, code, count, expected, limit=60 + count * LIMIT), count)

@@ -3,9 +3,11 @@ and what they share."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
 
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -126,6 +129,16 @@ class Factor:
         return out
 
 
+def _interruptible(work: Callable[[], T]) -> T:
+    """work(), which does not look for signals itself (LAPACK), while this thread does: Ctrl-C is answered at once."""
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+    return results[0]
+
+
 class PseudoInverse:
     """The w of smallest norm with H (w, b) = g, the last parameter b (the intercept) left out of the norm.
 
@@ -136,7 +149,8 @@ class PseudoInverse:
         """H: symmetric positive semidefinite (p, p); ``fixed[-1]``: there is no intercept."""
         self._row = np.zeros(len(H) - 1) if fixed[-1] else H[-1, :-1]
         self._corner = 1.0 if fixed[-1] else float(H[-1, -1])
-        values, self._vectors = np.linalg.eigh(H[:-1, :-1] - np.outer(self._row, self._row) / self._corner)
+        reduced = H[:-1, :-1] - np.outer(self._row, self._row) / self._corner
+        values, self._vectors = _interruptible(lambda: np.linalg.eigh(reduced))
         small = values <= len(H) * np.finfo(float).eps * max(values.max(), 0.0)
         self._inverse = np.where(small, 0.0, 1 / np.where(small, 1.0, values))
 
