@@ -965,3 +965,11 @@ def test_verbose_prints_a_line_an_iteration(name: str, capsys: pytest.CaptureFix
     assert all(line.startswith(name) and "objective" in line for line in lines)
     quick(name).fit(X, y)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("l1_ratio", [0.0, 1.0])
+def test_numbers_beyond_any_hessian_are_told_and_end(k: int, l1_ratio: float) -> None:
+    X, y = problem(100, k=k)
+    with pytest.raises(FloatingPointError, match="scale the columns"):
+        ours.LogisticRegression(l1_ratio=l1_ratio).fit(X * 1e200, y)

@@ -68,6 +68,8 @@ def minimize(
     solve = preconditioner(objective)
     pairs: deque[tuple[Array, Array, float]] = deque(maxlen=MEMORY)
     f, g = objective.gradient(w)
+    if not (math.isfinite(f) and np.isfinite(g).all()):
+        raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
     history, scale, quiet = [f], 1.0, 0
     excess = math.inf
     for iteration in range(1, max_iter + 1):

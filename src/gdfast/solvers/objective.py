@@ -107,6 +107,8 @@ class Factor:
 
     def __init__(self, H: Array, fixed: Array) -> None:
         """H: symmetric (p, p); ``fixed`` (p,) marks parameters that do not move (no intercept)."""
+        if not np.isfinite(H).all():
+            raise FloatingPointError("the Hessian is not finite: scale the columns of X, y or sample_weight")
         diagonal = np.where(fixed | (np.diag(H) <= 0), 1.0, np.diag(H))
         self._scale = np.where(fixed, 0.0, 1 / np.sqrt(diagonal))
         scaled = H * self._scale[:, None] * self._scale[None, :]
@@ -118,6 +120,8 @@ class Factor:
             if _core.cholesky(self._L, 1e-13) < 0:
                 return
             self.ridge = max(1e-9, self.ridge * 10)
+            if self.ridge > 1e3:  # far beyond what any positive semidefinite matrix of unit diagonal needs
+                raise FloatingPointError("the Hessian cannot be factored: scale the columns of X, y or sample_weight")
 
     def solve(self, g: Array) -> Array:
         """g (p, k) -> (H + ridge)^-1 g"""

@@ -66,6 +66,8 @@ def minimize(
             if math.isfinite(f_new) and f_new <= model + 1e-12 * abs(f_v):
                 break
             lipschitz *= 2
+            if not lipschitz < 1e300:
+                raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
         total_new = objective.total(f_new, new)
         history.append(total_new)
         if callback is not None:
