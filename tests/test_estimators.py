@@ -358,6 +358,25 @@ def test_columns_of_very_different_scales(alpha: float) -> None:
     np.testing.assert_allclose(model.coef_ * scales, exact, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", range(8))
+@pytest.mark.parametrize("name", ["LinearRegression", "Ridge", "LogisticRegression"])
+def test_columns_far_from_zero_are_fitted_or_the_failure_is_told(name: str, exponent: int, dtype: Any) -> None:
+    """Nobody centres the columns: dates, heights above the sea, account numbers."""
+    X, y = problem(500, noise=0.2) if name == "LogisticRegression" else regression(500)
+    model = getattr(ours, name)()
+    reachable = getattr(theirs, name)().fit(X, y).score(X, y)
+    far = (X + 10.0**exponent).astype(dtype)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(far, y)
+    steps = np.unique(far).size / X.size  # what is left of X itself, rounded at this distance
+    assert caught or steps < 0.5 or model.score(far, y) > reachable - 0.05
+    if exponent <= (2 if dtype == np.float32 else 5):
+        assert not caught
+        assert model.score(far, y) > reachable - 0.01
+
+
 # --- SGD: scikit-learn's steps ----------------------------------------------------------------------------------------
 
 BINARY = [name for name, loss in losses.ALL.items() if loss.target == "binary"]

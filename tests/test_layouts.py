@@ -192,6 +192,21 @@ def test_estimators_see_the_numbers_and_not_the_layout(name: str, layout: str, d
     assert [digest(view) for view in views] == before
 
 
+@pytest.mark.parametrize(
+    "layout", ["row_stride_above_d", "rows_strided", "reversed_rows", "misaligned", "memory_mapped"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_large_arrays_of_any_layout_on_two_threads(name: str, layout: str, tmp_path: Path) -> None:
+    X, y, weight = problem(name, "float32", n=40_000)
+    batches = {"batch_size": 3000} if name.startswith("SGD") else {}
+    view = LAYOUTS[layout](X, tmp_path)
+    before = digest(view)
+    fits = [make(name).set_params(n_jobs=2, **batches).fit(a, y, sample_weight=weight) for a in (view, X)]
+    assert fits[0].coef_.tobytes() == fits[1].coef_.tobytes()
+    assert fits[0].predict(view).tobytes() == fits[1].predict(X).tobytes()
+    assert digest(view) == before
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", NAMES)
 def test_broadcast_rows_columns_targets_and_weights(name: str, dtype: str) -> None:

@@ -141,7 +141,7 @@ def test_shuffled_rows_and_full_passes_over_two_thousand_million_numbers(model: 
     if model.startswith("LinearRegression"):
         np.testing.assert_allclose(found["predicted"], [0, 0, 1], rtol=0, atol=1e-5)
     assert found["megabytes"] < 256
-    assert found["seconds"] < 10
+    assert found["seconds"] < (60 if "batch_size" in model else 10)
 
 
 # --- the number format of the process ---------------------------------------------------------------------------------
@@ -405,6 +405,52 @@ def test_predictions_during_a_stream_come_from_whole_weights() -> None:
     torn = [found for found in seen if found not in known]
     assert not torn
     assert len(seen) > 20
+
+
+HEARTBEAT = """
+    import json, sys, threading, time, warnings
+    import numpy as np
+    import gdfast
+    from gdfast import *
+
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400_000, 60), dtype="f4")
+    y = (X[:, 0] > 0).astype("f4")
+    model = eval(sys.argv[1])
+    model.fit(X[:1000], y[:1000])
+    ticks, done = [], threading.Event()
+
+    def beat():
+        while not done.is_set():
+            ticks.append(time.monotonic())
+            time.sleep(0.005)
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    began = time.monotonic()
+    while time.monotonic() < began + 0.5:
+        model.fit(X, y)
+        model.predict(X)
+    done.set()
+    heart.join()
+    print(json.dumps([len(ticks), float(np.diff(ticks).max()), time.monotonic() - began]))
+"""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "LogisticRegression()",
+        "Ridge()",
+        "SGDClassifier(max_iter=3, tol=None)",
+        "SGDRegressor(optimizer='adam', batch_size=4096, max_iter=10, tol=None)",
+    ],
+)
+def test_other_python_threads_run_during_a_fit(model: str) -> None:
+    ticks, longest, seconds = run(HEARTBEAT, model)
+    assert longest < 0.25
+    assert ticks > seconds / 0.1
 
 
 # --- the same bits for any number of threads --------------------------------------------------------------------------

@@ -3,11 +3,9 @@ and what they share."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +16,6 @@ from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
 
 Array = np.ndarray[Any, Any]
-T = TypeVar("T")
 
 
 @dataclass
@@ -133,32 +130,43 @@ class Factor:
         return out
 
 
-def _interruptible(work: Callable[[], T]) -> T:
-    """work(), which does not look for signals itself (LAPACK), while this thread does: Ctrl-C is answered at once."""
-    results: list[T] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.05)
-    return results[0]
-
-
 class PseudoInverse:
     """The w of smallest norm with H (w, b) = g, the last parameter b (the intercept) left out of the norm.
 
-    By the eigenvalues of H with the intercept eliminated; those below p * epsilon * the largest count as 0.
+    With G = H, the intercept eliminated: w <- w + (G + ridge)^-1 (g - G w) finds the solution, and what lies in the null
+    space of G is what (ridge (G + ridge)^-1)^k w leaves of w. Eigenvalues far below 1e-10 |G| count as 0.
     """
+
+    ROUNDS = 30
 
     def __init__(self, H: Array, fixed: Array) -> None:
         """H: symmetric positive semidefinite (p, p); ``fixed[-1]``: there is no intercept."""
         self._row = np.zeros(len(H) - 1) if fixed[-1] else H[-1, :-1]
         self._corner = 1.0 if fixed[-1] else float(H[-1, -1])
-        reduced = H[:-1, :-1] - np.outer(self._row, self._row) / self._corner
-        values, self._vectors = _interruptible(lambda: np.linalg.eigh(reduced))
-        small = values <= len(H) * np.finfo(float).eps * max(values.max(), 0.0)
-        self._inverse = np.where(small, 0.0, 1 / np.where(small, 1.0, values))
+        self._G = H[:-1, :-1] - np.outer(self._row, self._row) / self._corner
+        self._ridge = 1e-9 * (float(np.linalg.norm(self._G)) or 1.0)
+        while True:
+            self._L = self._G + self._ridge * np.eye(len(self._G))
+            if _core.cholesky(self._L, 0.0) < 0:
+                return
+            self._ridge *= 10
+
+    def _damped(self, b: Array) -> Array:
+        """(G + ridge)^-1 b"""
+        out = np.array(b.T, order="C")  # always a copy: it is solved in place
+        for column in out:
+            _core.cholesky_solve(self._L, column)
+        return out.T
 
     def solve(self, g: Array) -> Array:
-        reduced = g[:-1] - np.outer(self._row, g[-1]) / self._corner
-        w = self._vectors @ (self._inverse[:, None] * (self._vectors.T @ reduced))
+        """g (p, k) -> (w, b)"""
+        b = g[:-1] - np.outer(self._row, g[-1]) / self._corner
+        w = self._damped(b)
+        for _ in range(self.ROUNDS):
+            w = w + self._damped(b - self._G @ w)
+        for _ in range(2):  # each time but for the rounding of the one before
+            null = w
+            for _ in range(self.ROUNDS):
+                null = self._ridge * self._damped(null)
+            w = w - null
         return np.vstack([w, (g[-1:] - self._row @ w) / self._corner])

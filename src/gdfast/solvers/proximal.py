@@ -23,7 +23,10 @@ def _column_curvature(objective: Objective) -> Array:
     total = objective.total_weight
     columns = X if isinstance(X, tuple) else X.T
     ones = np.ones(1) if weight is None else weight
-    squares = [float(np.square(x, dtype=np.float64).dot(ones) if weight is not None else np.dot(x, x)) for x in columns]
+    with np.errstate(over="ignore"):  # told by the objective, which is not finite either
+        squares = [
+            float(np.square(x, dtype=np.float64).dot(ones) if weight is not None else np.dot(x, x)) for x in columns
+        ]
     mean = np.append(np.array(squares) / total, 1.0)
     return np.where(mean > 0, mean, 1.0)[:, None]
 
@@ -53,6 +56,8 @@ def minimize(
     lipschitz = bound
     v, momentum = w.copy(), 1.0
     f_v, g_v = objective.gradient(v)
+    if not (math.isfinite(f_v) and np.isfinite(g_v).all() and np.isfinite(curvature).all()):
+        raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
     total, history = objective.total(f_v, v), []
     excess, norm = math.inf, math.inf
     for iteration in range(1, max_iter + 1):
