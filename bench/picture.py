@@ -33,7 +33,7 @@ def main(source: str, target: str = "docs/speed.png") -> None:
         own = next(iter(shown.values()))
         colours = [next(c for word, c in COLOURS.items() if name.startswith(word)) for name in shown]
         bars = axis.barh(range(len(shown)), [1e3 * s for s in shown.values()], color=colours)
-        labels = [f"{1e3 * s:,.3g} ms" + ("" if s == own else f"  ({s / own:.1f}x)") for s in shown.values()]
+        labels = [f"{1e3 * s:,.0f} ms" + ("" if s == own else f"  ({s / own:.1f}x)") for s in shown.values()]
         axis.bar_label(bars, labels, padding=3, fontsize=8)
         axis.set_yticks(range(len(shown)), [name.replace(", ", "\n") for name in shown], fontsize=8)
         axis.invert_yaxis()
