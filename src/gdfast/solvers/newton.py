@@ -55,7 +55,7 @@ def minimize(
         if factor is None or not quadratic:
             factor = Factor(H, fixed)
             if quadratic and factor.ridge > 0 and objective.penalty.l2 == 0:
-                factor = PseudoInverse(H, fixed)
+                factor = PseudoInverse(H, fixed, rounding)
         accepted, f_accepted, scale = w, f, 1.0
         history.append(f)
         if callback is not None:

@@ -139,12 +139,13 @@ class PseudoInverse:
 
     ROUNDS = 30
 
-    def __init__(self, H: Array, fixed: Array) -> None:
-        """H: symmetric positive semidefinite (p, p); ``fixed[-1]``: there is no intercept."""
+    def __init__(self, H: Array, fixed: Array, rounding: float) -> None:
+        """H: symmetric positive semidefinite (p, p), right to ``rounding``; ``fixed[-1]``: there is no intercept."""
         self._row = np.zeros(len(H) - 1) if fixed[-1] else H[-1, :-1]
         self._corner = 1.0 if fixed[-1] else float(H[-1, -1])
         self._G = H[:-1, :-1] - np.outer(self._row, self._row) / self._corner
-        self._ridge = 1e-9 * (float(np.linalg.norm(self._G)) or 1.0)
+        # above the rounding of G, which is that of H where the mean of the columns outweighs their variation
+        self._ridge = 1e-9 * float(np.linalg.norm(self._G)) + 1e4 * rounding * float(np.linalg.norm(H)) or 1.0
         while True:
             self._L = self._G + self._ridge * np.eye(len(self._G))
             if _core.cholesky(self._L, 0.0) < 0:
@@ -164,7 +165,7 @@ class PseudoInverse:
         w = self._damped(b)
         for _ in range(self.ROUNDS):
             w = w + self._damped(b - self._G @ w)
-        for _ in range(2):  # each time but for the rounding of the one before
+        for _ in range(3):  # each time but for the rounding of the one before
             null = w
             for _ in range(self.ROUNDS):
                 null = self._ridge * self._damped(null)
