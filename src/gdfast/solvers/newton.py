@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.plan import Examples
 from gdfast.solvers.objective import Factor, Objective, PseudoInverse, Solution
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +57,9 @@ def minimize(
             factor = Factor(H, fixed)
             if quadratic and factor.ridge > 0 and objective.penalty.l2 == 0:
                 factor = PseudoInverse(H, fixed, rounding)
+                if factor.lost_in_rounding and _varies(objective.examples):
+                    reason = "the columns are so far from 0 that their spread is lost in rounding: subtract their means"
+                    return Solution(accepted, f, math.inf, math.inf, iteration, False, reason, [f])
         accepted, f_accepted, scale = w, f, 1.0
         history.append(f)
         if callback is not None:
@@ -70,3 +74,9 @@ def minimize(
             return Solution(w, f, norm, excess, iteration, True, reason, history)
     reason = f"{max_iter} iterations were not enough"
     return Solution(accepted, f_accepted, norm, excess, max_iter, False, reason, history)
+
+
+def _varies(examples: Examples) -> bool:
+    """Is any column not constant, in some hundred rows?"""
+    X = examples.sample(100).X
+    return any(bool((x != x[0]).any()) for x in (X if isinstance(X, tuple) else X.T))

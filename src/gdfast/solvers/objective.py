@@ -146,6 +146,8 @@ class PseudoInverse:
         self._G = H[:-1, :-1] - np.outer(self._row, self._row) / self._corner
         # above the rounding of G, which is that of H where the mean of the columns outweighs their variation
         self._ridge = 1e-9 * float(np.linalg.norm(self._G)) + 1e4 * rounding * float(np.linalg.norm(H)) or 1.0
+        # what varies in X is a small rest of what H is made of: its digits are those of rounding
+        self.lost_in_rounding = float(np.linalg.norm(self._G)) < 1e3 * rounding * float(np.linalg.norm(H))
         while True:
             self._L = self._G + self._ridge * np.eye(len(self._G))
             if _core.cholesky(self._L, 0.0) < 0:
