@@ -345,6 +345,26 @@ def test_least_squares_of_smallest_norm(shape: str, fit_intercept: bool) -> None
     assert residual <= np.linalg.norm((X - mean_x) @ smallest.T + mean_y - y) * (1 + 1e-9) + 1e-7
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("rank", [0, 1, 5])
+def test_least_squares_of_few_distinct_rows(rank: int, seed: int, weighted: bool, dtype: Any) -> None:
+    """The best fit goes through the mean of y at each of rank + 1 distinct rows; of all that do, the smallest is wanted."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((rank + 1, 9)).astype(dtype)
+    which = np.arange(700) % (rank + 1)
+    y = 3 * rng.standard_normal(700).astype(dtype) + 1
+    weight = rng.uniform(0.5, 2, 700).astype(dtype) if weighted else None
+    model = ours.LinearRegression().fit(rows[which], y, weight)
+    ones = np.ones(700) if weight is None else weight
+    means = np.bincount(which, weights=ones * y) / np.bincount(which, weights=ones)
+    smallest = np.linalg.pinv(rows[1:].astype(np.float64) - rows[0]) @ (means[1:] - means[0])
+    tolerance = 1e-4 if dtype == np.float32 else 1e-9
+    np.testing.assert_allclose(model.coef_, smallest, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(model.predict(rows), means, rtol=0, atol=10 * tolerance)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 1e-3])
 def test_columns_of_very_different_scales(alpha: float) -> None:
     X, y = regression(n=400, d=8)
@@ -842,7 +862,9 @@ def test_grid_search_finds_the_same_on_every_joblib_backend(backend: str) -> Non
     with joblib.parallel_config(backend=backend):
         search.fit(X, y)
     peer = GridSearchCV(
-        make_pipeline(StandardScaler(), theirs.LogisticRegression(solver="saga", max_iter=2000)),
+        make_pipeline(
+            StandardScaler(), theirs.LogisticRegression(solver="saga", max_iter=5000, tol=1e-6, random_state=0)
+        ),
         search.param_grid,
         cv=3,
         scoring="neg_log_loss",
