@@ -303,33 +303,25 @@ double clip_by_norm(const py::array& g, double max_norm) {
     });
 }
 
-Index find_non_finite(const py::array& a) {
+Index find_non_finite_in(const py::array& a, int threads) {
     return by_type(a, "a", [&](auto type) -> Index {
         using T = decltype(type);
-        const Kernels<T>& kernels = table_of<T>(active());
         if (std::uintptr_t(a.data()) % alignof(T)) refuse("a", "expected aligned memory");
         const T* x = static_cast<const T*>(a.data());
         const Index size = sizeof(T);
-        if (a.ndim() == 1) {
-            if (a.strides(0) != size && a.size() > 1) refuse("a", "expected contiguous memory");
-            const Index n = a.size();
-            py::gil_scoped_release nogil;
-            return kernels.find_non_finite(x, n);
-        }
-        if (a.ndim() != 2) refuse("a", "expected 1 or 2 dimensions");
-        const Index n = a.shape(0), d = a.shape(1), by_row = a.strides(0), by_column = a.strides(1);
+        if (a.ndim() != 1 && a.ndim() != 2) refuse("a", "expected 1 or 2 dimensions");
+        if (a.ndim() == 1 && a.strides(0) != size && a.size() > 1) refuse("a", "expected contiguous memory");
+        const Index n = a.ndim() == 2 ? a.shape(0) : 1, d = a.shape(a.ndim() - 1);
+        const Index by_row = a.ndim() == 2 ? a.strides(0) : d * size, by_column = a.ndim() == 2 ? a.strides(1) : size;
         const bool rows = (by_column == size || d == 1) && by_row % size == 0;
         if (!rows && (by_row != size || by_column % size)) refuse("a", "expected unit stride along a row or along a column");
-        py::gil_scoped_release nogil;
-        if (rows && by_row == d * size) return kernels.find_non_finite(x, n * d);
+        const Kernels<T>& kernels = table_of<T>(active());
         Index found = -1;
-        for (Index i = 0; i < (rows ? n : d); ++i) {
-            const Index at = kernels.find_non_finite(x + i * (rows ? by_row : by_column) / size, rows ? d : n);
-            if (at < 0) continue;
-            const Index position = rows ? i * d + at : at * d + i;
-            if (rows) return position;
-            found = found < 0 ? position : std::min(found, position);
-        }
+        run(double(a.size()) * double(size), threads, [&](const std::atomic<bool>& cancel, int members) {
+            const Team team{members, 0, &cancel};
+            found = rows ? find_non_finite(kernels, x, n, d, by_row / size, false, team)
+                         : find_non_finite(kernels, x, d, n, by_column / size, true, team);
+        });
         return found;
     });
 }
@@ -388,7 +380,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("norm", norm_of, py::arg("a").noconvert(), "Euclidean norm, summed in float64.");
     m.def("clip_by_norm", clip_by_norm, py::arg("g").noconvert(), py::arg("max_norm"),
           "g *= min(1, max_norm / |g|), in place; returns |g|.");
-    m.def("find_non_finite", find_non_finite, py::arg("a").noconvert(),
+    m.def("find_non_finite", find_non_finite_in, py::arg("a").noconvert(), py::arg("threads") = 1,
           "Row-major position of the first NaN or infinity, -1 where there is none.");
     m.def("cholesky", cholesky, py::arg("A").noconvert(), py::arg("smallest"),
           "A = L L' in the lower triangle; -1, or the column that failed.");

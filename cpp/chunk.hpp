@@ -44,6 +44,12 @@ double hessian(const Problem<T>&, const T* w, double* g, double* H, const Team&)
 template <class T>
 void margins(const Problem<T>&, const T* w, T* z, const Team&);
 
+// Where the first NaN or infinity lies among `lines` lines of `length` numbers, a line every `stride` of them, and -1 where
+// there is none: its place along the lines, line after line, or, with `across`, the lowest place in all lines and in the
+// first one of these.
+template <class T>
+Index find_non_finite(const Kernels<T>&, const T* a, Index lines, Index length, Index stride, bool across, const Team&);
+
 // One epoch of mini-batches.
 template <class T>
 struct Epoch {

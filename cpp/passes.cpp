@@ -1,4 +1,6 @@
 // Passes over all rows: gradient, Hessian, margins.
+#include <limits>
+
 #include "chunk.hpp"
 #include "shards.hpp"
 #include "team.hpp"
@@ -79,10 +81,33 @@ void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
     });
 }
 
+template <class T>
+Index find_non_finite(const Kernels<T>& kernels, const T* a, Index lines, Index length, Index stride, bool across,
+                      const Team& team) {
+    if (lines == 0 || length == 0) return -1;
+    if (stride == length && !across) length *= lines, stride = length, lines = 1;
+    constexpr Index block = 1 << 16;
+    const Index parts = (length + block - 1) / block, none = std::numeric_limits<Index>::max();
+    std::atomic<Index> first{none};
+#pragma omp parallel for schedule(dynamic, 16) num_threads(team.threads)
+    for (Index b = 0; b < lines * parts; ++b) {
+        const Index line = b / parts, start = b % parts * block, count = std::min(block, length - start);
+        const auto place = [&](Index i) { return across ? i * lines + line : line * length + i; };
+        if (team.cancel->load(std::memory_order_relaxed) || place(start) > first.load(std::memory_order_relaxed)) continue;
+        const Index at = kernels.find_non_finite(a + line * stride + start, count);
+        if (at < 0) continue;
+        Index known = first.load(std::memory_order_relaxed);
+        while (place(start + at) < known && !first.compare_exchange_weak(known, place(start + at))) {
+        }
+    }
+    return first == none ? -1 : first.load();
+}
+
 #define GDFAST_INSTANTIATE(T)                                                            \
     template double gradient(const Problem<T>&, const T*, double*, const Team&);         \
     template double hessian(const Problem<T>&, const T*, double*, double*, const Team&); \
-    template void margins(const Problem<T>&, const T*, T*, const Team&);
+    template void margins(const Problem<T>&, const T*, T*, const Team&);                 \
+    template Index find_non_finite(const Kernels<T>&, const T*, Index, Index, Index, bool, const Team&);
 GDFAST_INSTANTIATE(float)
 GDFAST_INSTANTIATE(double)
 

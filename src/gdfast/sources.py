@@ -43,12 +43,15 @@ class Table:
     copies: tuple[str, ...]
 
 
-def as_table(X: Any, *, name: str = "X", dtype: DTypeLike | None = None, check_finite: bool = True) -> Table:
+def as_table(
+    X: Any, *, name: str = "X", dtype: DTypeLike | None = None, check_finite: bool = True, threads: int = 1
+) -> Table:
     """Open a 2-d array, list of rows, data frame or Arrow table of numbers as a `Table`.
 
     dtype: float32 or float64 to convert to. None keeps these two and makes float32 of float16, float64 of all others;
     unlike columns of a frame meet where NumPy's promotion puts them (float32 with bool: float32, with int32: float64).
-    check_finite=False saves one pass over X and lets NaN (missing values of a frame too) and infinity through.
+    check_finite=False saves one pass over X, with so many threads, and lets NaN (missing values of a frame too) and
+    infinity through.
 
     Raises ValueError: not 2-d, no rows, no columns, masked, text, dates, complex, NaN, infinity.
     TypeError: sparse, a lazy frame, objects that are not numbers.
@@ -63,7 +66,7 @@ def as_table(X: Any, *, name: str = "X", dtype: DTypeLike | None = None, check_f
     else:
         table = _from_array(_array(X, name), name, wanted, python=isinstance(X, (list, tuple)))
     if check_finite:
-        _require_finite(table.X, name, names)
+        _require_finite(table.X, name, names, threads)
     return table
 
 
@@ -283,10 +286,12 @@ def _label_values(y: Any, a: _Array, name: str) -> _Array:
     return a
 
 
-def _require_finite(X: _Array | tuple[_Array, ...], name: str, names: list[Any] | None = None) -> None:
+def _require_finite(
+    X: _Array | tuple[_Array, ...], name: str, names: list[Any] | None = None, threads: int = 1
+) -> None:
     """Scan in place; an error names the first bad cell (of the first bad column where X is a tuple of columns)."""
     for k, a in enumerate(X if isinstance(X, tuple) else (X,)):
-        at = find_non_finite(a)
+        at = find_non_finite(a, threads)
         if at < 0:
             continue
         if a.ndim == 1 and not isinstance(X, tuple):

@@ -107,7 +107,7 @@ class LinearModel(BaseEstimator):
         """X through the door; ``first`` on the first call of a fit, which defines the features."""
         if not first:
             check_is_fitted(self)
-        table = as_table(X)
+        table = as_table(X, threads=runtime.threads(getattr(self, "n_jobs", None)))
         if hasattr(X, "shape"):
             validate_data(self, X, reset=first, skip_check_array=True)
         else:
