@@ -220,12 +220,69 @@ void margins_of(const py::object& X, const py::array& w, const py::array& z, int
     });
 }
 
+// One number for all parameters, or the array of those of the first n.
+template <class T>
+PerParameter<T> per_parameter(const py::object& value, const char* name, Index n) {
+    if (py::isinstance<py::float_>(value)) return {T(value.cast<double>())};
+    return {T(0), memory<T>(array_of(value, name), name, n, false)};
+}
+
+// What epoch and update are both told of the optimizer, the penalties and clipping.
+struct Rule {
+    std::string optimizer;
+    std::vector<double> parameters;
+    py::array coefficients;  // rows of what the optimizer needs in a step
+    double l1, l2, decay;
+    py::object factor, lower, upper;
+    double min_norm, max_norm, clip_value;
+
+    Rule(std::string optimizer, std::vector<double> parameters, py::array coefficients, double l1, double l2, double decay,
+         py::object factor, py::object lower, py::object upper, double min_norm, double max_norm, double clip_value)
+        : optimizer(std::move(optimizer)),
+          parameters(std::move(parameters)),
+          coefficients(std::move(coefficients)),
+          l1(l1),
+          l2(l2),
+          decay(decay),
+          factor(std::move(factor)),
+          lower(std::move(lower)),
+          upper(std::move(upper)),
+          min_norm(min_norm),
+          max_norm(max_norm),
+          clip_value(clip_value) {}
+
+    template <class T>
+    Update<T> update(const Kernels<T>& kernels, const py::array& w, const py::array& slots, Index n, Index n_penalized) const {
+        Update<T> u{};
+        u.optimizer = &find(kernels.optimizers, kernels.n_optimizers, optimizer, parameters);
+        u.n = n;
+        u.n_penalized = std::min(std::max(n_penalized, Index(0)), n);
+        u.step.l1 = l1;
+        u.step.l2 = l2;
+        u.step.decay = decay;
+        u.step.clip_value = clip_value;
+        u.step.factor = per_parameter<T>(factor, "factor", u.n_penalized);
+        u.step.lower = per_parameter<T>(lower, "lower", u.n_penalized);
+        u.step.upper = per_parameter<T>(upper, "upper", u.n_penalized);
+        u.step.parameters = parameters.data();
+        u.step.coefficients = memory<double>(coefficients, "coefficients", rows() * u.optimizer->n_coefficients, false);
+        u.min_norm = min_norm;
+        u.max_norm = max_norm;
+        u.w = memory<T>(w, "w", n, true);
+        u.slots = memory<T>(slots, "slots", n * u.optimizer->n_slots, true);
+        return u;
+    }
+    Index rows() const {
+        if (coefficients.ndim() != 2 || coefficients.shape(0) < 1) refuse("coefficients", "expected rows, one a step");
+        return coefficients.shape(0);
+    }
+};
+
 py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w,
                    const py::array& slots, const py::object& average, const std::string& loss,
-                   const std::vector<double>& loss_parameters, const std::string& optimizer,
-                   const std::vector<double>& optimizer_parameters, const py::array& rates, const py::array& norms,
-                   const py::object& keys, Index batch, Index first_step, Index average_from, double l1, double l2,
-                   double clip_norm, double clip_value, double mean_weight, bool intercept, int threads, Index shards) {
+                   const std::vector<double>& loss_parameters, const Rule& rule, const py::array& rates, const py::array& norms,
+                   const py::object& keys, Index batch, Index first_step, Index average_from, double mean_weight,
+                   bool intercept, int threads, Index shards) {
     return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
@@ -237,19 +294,14 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
         e.batch = batch;
         e.shuffled = !keys.is_none();
         e.keys = optional_memory<std::uint32_t>(keys, "keys", 6);
-        e.optimizer = &find(p.kernels->optimizers, p.kernels->n_optimizers, optimizer, optimizer_parameters);
-        e.step.l1 = l1;
-        e.step.l2 = l2;
-        e.step.clip_value = clip_value;
-        e.step.parameters = optimizer_parameters.data();
-        e.clip_norm = clip_norm;
+        e.update = rule.update(*p.kernels, w, slots, size, p.d * p.k);
+        e.coefficients = e.update.step.coefficients;
+        e.n_coefficients = rule.rows();
         e.mean_weight = mean_weight;
         e.rates = memory<double>(rates, "rates", steps, false);
         e.norms = memory<double>(norms, "norms", steps, true);
         e.first_step = first_step;
         e.average_from = average.is_none() ? 0 : average_from;
-        e.w = memory<T>(w, "w", size, true);
-        e.slots = memory<T>(slots, "slots", size * e.optimizer->n_slots, true);
         e.average = average.is_none() ? nullptr : memory<T>(array_of(average, "average"), "average", size, true);
         EpochResult result{};
         // a step costs some hundred bytes' worth of time, however small its batch
@@ -260,21 +312,18 @@ py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& we
     });
 }
 
-void update_of(const py::array& w, const py::array& g, const py::array& slots, const std::string& optimizer,
-               const std::vector<double>& parameters, double lr, double t, double scale, double clip_value, double l1,
-               double l2, Index n_penalized) {
-    by_type(w, "w", [&](auto type) {
+double update_of(const py::array& w, const py::array& g, const py::array& slots, const Rule& rule, double lr, Index n_penalized,
+                 int threads) {
+    return by_type(w, "w", [&](auto type) {
         using T = decltype(type);
         const Kernels<T>& kernels = table_of<T>(active());
-        const OptimizerKernel<T>& kernel = find(kernels.optimizers, kernels.n_optimizers, optimizer, parameters);
-        const Index n = w.size();
-        T* parameters_ = memory<T>(w, "w", n, true);
-        const T* gradient = memory<T>(g, "g", n, false);
-        T* state = memory<T>(slots, "slots", n * kernel.n_slots, true);
-        py::gil_scoped_release nogil;
-        kernel.update(Step{lr, t, scale, clip_value, l1, l2, parameters.data()}, parameters_, gradient, state, n, n_penalized,
-                      0, n);
-        return 0;
+        Update<T> u = rule.update(kernels, w, slots, w.size(), n_penalized);
+        const T* gradient = memory<T>(g, "g", u.n, false);
+        u.step.lr = lr;
+        double norm = 0;
+        const double bytes = threads == 1 ? 0 : double(u.n) * double(u.optimizer->n_slots + 2) * sizeof(T);
+        run(bytes, threads, [&](const std::atomic<bool>&, int members) { norm = update(kernels, u, gradient, members); });
+        return norm;
     });
 }
 
@@ -288,17 +337,17 @@ double norm_of(const py::array& a) {
     });
 }
 
-double clip_by_norm(const py::array& g, double max_norm) {
+double scale_to_norm(const py::array& g, double min_norm, double max_norm) {
     return by_type(g, "g", [&](auto type) {
         using T = decltype(type);
         T* to = memory<T>(g, "g", g.size(), true);
         const Index n = g.size();
+        Update<T> range{};
+        range.min_norm = min_norm;
+        range.max_norm = max_norm;
         py::gil_scoped_release nogil;
-        const double norm = std::sqrt(table_of<T>(active()).sum_of_squares(to, n));
-        if (norm > max_norm) {
-            const T scale = T(max_norm / norm);
-            for (Index i = 0; i < n; ++i) to[i] *= scale;
-        }
+        const double norm = std::sqrt(table_of<T>(active()).sum_of_squares(to, n)), scale = range.scale_of(norm);
+        for (Index i = 0; scale != 1 && i < n; ++i) to[i] *= T(scale);
         return norm;
     });
 }
@@ -367,19 +416,23 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "Sum of the weighted losses; g (float64) and, unless None, H become sums too.");
     m.def("margins", margins_of, py::arg("X"), py::arg("w").noconvert(), py::arg("z").noconvert(), py::arg("threads"),
           "z = X w + b");
+    py::class_<Rule>(m, "Rule", "What a step is made of: optimizer, penalties, bounds and clipping, as plain values.")
+        .def(py::init<std::string, std::vector<double>, py::array, double, double, double, py::object, py::object, py::object,
+                      double, double, double>(),
+             py::kw_only(), py::arg("optimizer"), py::arg("parameters"), py::arg("coefficients").noconvert(), py::arg("l1"),
+             py::arg("l2"), py::arg("decay"), py::arg("factor"), py::arg("lower"), py::arg("upper"), py::arg("min_norm"),
+             py::arg("max_norm"), py::arg("clip_value"));
     m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
-          py::arg("slots").noconvert(), py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("optimizer"),
-          py::arg("optimizer_parameters"), py::arg("rates").noconvert(), py::arg("norms").noconvert(),
-          py::arg("keys").noconvert(), py::arg("batch"), py::arg("first_step"), py::arg("average_from"), py::arg("l1"),
-          py::arg("l2"), py::arg("clip_norm"), py::arg("clip_value"), py::arg("mean_weight"), py::arg("intercept"),
-          py::arg("threads"), py::arg("shards") = 0,
-          "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
+          py::arg("slots").noconvert(), py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("rule"),
+          py::arg("rates").noconvert(), py::arg("norms").noconvert(), py::arg("keys").noconvert(), py::arg("batch"),
+          py::arg("first_step"), py::arg("average_from"), py::arg("mean_weight"), py::arg("intercept"), py::arg("threads"),
+          py::arg("shards") = 0, "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
     m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
-          py::arg("optimizer"), py::arg("parameters"), py::arg("lr"), py::arg("t"), py::arg("scale"), py::arg("clip_value"),
-          py::arg("l1"), py::arg("l2"), py::arg("n_penalized"), "One fused optimizer step, in place.");
+          py::arg("rule"), py::arg("lr"), py::arg("n_penalized"), py::arg("threads"),
+          "One fused optimizer step, in place; the norm of g where clipping asks for it, else 0.");
     m.def("norm", norm_of, py::arg("a").noconvert(), "Euclidean norm, summed in float64.");
-    m.def("clip_by_norm", clip_by_norm, py::arg("g").noconvert(), py::arg("max_norm"),
-          "g *= min(1, max_norm / |g|), in place; returns |g|.");
+    m.def("scale_to_norm", scale_to_norm, py::arg("g").noconvert(), py::arg("min_norm"), py::arg("max_norm"),
+          "g, scaled in place to a norm in that range; returns |g| before.");
     m.def("find_non_finite", find_non_finite_in, py::arg("a").noconvert(), py::arg("threads") = 1,
           "Row-major position of the first NaN or infinity, -1 where there is none.");
     m.def("cholesky", cholesky, py::arg("A").noconvert(), py::arg("smallest"),
@@ -403,14 +456,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def(
         "optimizers",
         [] {
-            std::vector<std::tuple<std::string, int, int>> list;
+            std::vector<std::tuple<std::string, int, int, int>> list;
             const Kernels<float>& kernels = *active().f32;
-            for (int i = 0; i < kernels.n_optimizers; ++i)
-                list.emplace_back(kernels.optimizers[i].name, kernels.optimizers[i].n_slots,
-                                  kernels.optimizers[i].n_parameters);
+            for (int i = 0; i < kernels.n_optimizers; ++i) {
+                const OptimizerKernel<float>& o = kernels.optimizers[i];
+                list.emplace_back(o.name, o.n_slots, o.n_parameters, o.n_coefficients);
+            }
             return list;
         },
-        "(name, number of slots, number of parameters) of every native optimizer.");
+        "(name, number of slots, of parameters, of coefficients a step) of every native optimizer.");
     m.def(
         "instruction_sets",
         [] {

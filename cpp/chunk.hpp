@@ -1,10 +1,11 @@
 // The work on one chunk of rows: a pass of gradients, an epoch of mini-batches, a pass of margins. Free of any instruction
-// set; passes.cpp and epoch.cpp are the places with parallel regions.
+// set; passes.cpp, epoch.cpp and update.cpp are the places with parallel regions.
 //
 // The same bits for any number of threads: rows are cut into shards by n, d and k alone, every shard is summed by itself,
 // and the shards are added in their order.
 #pragma once
 #include <atomic>
+#include <limits>
 
 #include "kernels.hpp"
 
@@ -50,22 +51,43 @@ void margins(const Problem<T>&, const T* w, T* z, const Team&);
 template <class T>
 Index find_non_finite(const Kernels<T>&, const T* a, Index lines, Index length, Index stride, bool across, const Team&);
 
+// What all steps over n parameters share, by optimizer, penalties and clipping.
+template <class T>
+struct Update {
+    const OptimizerKernel<T>* optimizer;
+    Step<T> step;               // lr, scale and coefficients are set step by step
+    double min_norm, max_norm;  // what the norm of a gradient is brought into, 0 and infinity for neither
+    T* w;
+    T* slots;
+    Index n, n_penalized;
+    bool by_norm() const { return min_norm > 0 || max_norm < std::numeric_limits<double>::infinity(); }
+    double scale_of(double norm) const {
+        return norm > max_norm ? max_norm / norm : norm < min_norm && norm > 0 ? min_norm / norm : 1.0;
+    }
+};
+
+// The parameters are cut into blocks; the squares of a gradient are summed block by block.
+inline constexpr Index parameters_per_block = 4096;
+inline Index parameter_blocks(Index n) { return (n + parameters_per_block - 1) / parameters_per_block; }
+
+// One step by the gradient g; the norm of g, or 0 where no clipping asks for it. Not to be interrupted.
+template <class T>
+double update(const Kernels<T>&, const Update<T>&, const T* g, int threads);
+
 // One epoch of mini-batches.
 template <class T>
 struct Epoch {
     Index batch;    // rows a step
     bool shuffled;  // in the order given by the keys
     const std::uint32_t* keys;
-    const OptimizerKernel<T>* optimizer;
-    Step step;            // l1, l2, clip_value and parameters; lr, t and scale are set step by step
-    double clip_norm;     // infinity for none
-    double mean_weight;   // a step divides by this times its rows
-    const double* rates;  // one a step
-    double* norms;        // of the mean gradient before clipping, one a step
-    Index first_step;     // steps made before
-    Index average_from;   // first step (from 1) of the running mean of w, 0 for none
-    T* w;
-    T* slots;
+    Update<T> update;
+    const double* coefficients;  // of the optimizer, a row a step; the last row holds for all steps behind it
+    Index n_coefficients;        // rows
+    double mean_weight;          // a step divides by this times its rows
+    const double* rates;         // one a step
+    double* norms;               // of the mean gradient before clipping, one a step
+    Index first_step;            // steps made before
+    Index average_from;          // first step (from 1) of the running mean of w, 0 for none
     T* average;
 };
 struct EpochResult {

@@ -26,9 +26,6 @@ static Share share(const Problem<T>& p, Index batch, Index b, Index shards, int 
     return {b * batch, rows, shards, shards * me / members, shards * (me + 1) / members};
 }
 
-// The parameters are cut into blocks, one a turn of a thread; the squares of a gradient are summed block by block.
-static constexpr Index parameters_per_block = 4096;
-
 // The steps of one epoch, on any number of threads from step to step.
 template <class T>
 class Steps {
@@ -42,13 +39,13 @@ public:
           lanes(lanes_of(p.k)),
           size((p.d + 1) * lanes),
           parameters((p.d + 1) * p.k),
-          blocks((parameters + parameters_per_block - 1) / parameters_per_block),
+          blocks(parameter_blocks(parameters)),
           tiles(tiles_for(p, team.threads, shards_max, e.shuffled ? e.keys : nullptr)),
           partial(std::size_t(shards_max * size)),
           losses(std::size_t(shards_max)),
           squares(std::size_t(blocks)),
           g(std::size_t(parameters)) {
-        if (lanes > 1) packed = padded(e.w, p.d + 1, p.k);
+        if (lanes > 1) packed = padded(e.update.w, p.d + 1, p.k);
     }
 
     int threads() const { return int(tiles.size()); }
@@ -82,7 +79,7 @@ public:
 private:
     // the gradients of one member's shards of a batch
     void sum(const Share& mine, Tile<T>& tile) {
-        const T* weights = lanes > 1 ? packed.data() : e.w;
+        const T* weights = lanes > 1 ? packed.data() : e.update.w;
         for (Index s = mine.first; s < mine.last; ++s) {
             double* sums = partial.data() + s * size;
             std::fill_n(sums, size, 0.0);
@@ -115,17 +112,19 @@ private:
             stop = !finite || cancel.load(std::memory_order_relaxed);
         }
         if (!finite) return;
-        Step step = e.step;
+        const double t = double(e.first_step + b + 1);
+        Step<T> step = e.update.step;
         step.lr = e.rates[b];
-        step.t = double(e.first_step + b + 1);
-        step.scale = norm > e.clip_norm ? e.clip_norm / norm : 1.0;
+        step.scale = e.update.scale_of(norm);
+        step.coefficients = e.coefficients + std::min(b, e.n_coefficients - 1) * e.update.optimizer->n_coefficients;
+        T* const w = e.update.w;
         for (Index c = me; c < blocks; c += members) {
             const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
-            e.optimizer->update(step, e.w, g.data(), e.slots, parameters, p.d * p.k, from, to);
-            for (Index i = from; lanes > 1 && i < to; ++i) packed[std::size_t(i / p.k * lanes + i % p.k)] = e.w[i];
-            if (e.average_from && step.t >= double(e.average_from)) {
-                const T gain = T(1 / (step.t - double(e.average_from) + 1));
-                for (Index i = from; i < to; ++i) e.average[i] += gain * (e.w[i] - e.average[i]);
+            e.update.optimizer->update(step, w, g.data(), e.update.slots, parameters, e.update.n_penalized, from, to);
+            for (Index i = from; lanes > 1 && i < to; ++i) packed[std::size_t(i / p.k * lanes + i % p.k)] = w[i];
+            if (e.average_from && t >= double(e.average_from)) {
+                const T gain = T(1 / (t - double(e.average_from) + 1));
+                for (Index i = from; i < to; ++i) e.average[i] += gain * (w[i] - e.average[i]);
             }
         }
     }
@@ -179,7 +178,7 @@ EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
     constexpr double turn = 1e-3, forever = 1e30;
     Steps<T> steps(p, e, team);
     thread_local Pace pace;  // as long as the worker, so from epoch to epoch of a fit
-    pace.start(e.w, e.batch);
+    pace.start(e.update.w, e.batch);
     for (Index b = 0; b < steps.count && !steps.stop;) {
         const auto start = std::chrono::steady_clock::now();
         const Index made =

@@ -208,26 +208,79 @@ void curvatures(const double* parameters, const T* z, const T* y, const T* weigh
     }
 }
 
-// g -> scale and clip -> + l2 w -> step -> soft threshold: one pass over w, g and the slots
-template <template <class> class Optimizer, class T>
-void update(const Step& step, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last) {
-    const Optimizer<T> optimizer(step.parameters, step.lr, step.t);
-    const T scale = T(step.scale), lr = T(step.lr), limit = T(step.clip_value);
-    T* const slot_0 = slots;
-    T* const slot_1 = Optimizer<T>::n_slots > 1 ? slots + n : slots;
-    const auto run = [&](Index from, Index to, T l2, T threshold) {
+// A strip of numbers, one a parameter: those given, or one for all.
+template <class T>
+struct Strip {
+    static constexpr Index size = 256;
+    explicit Strip(PerParameter<T> values) : each(values.each) {
+        for (Index i = 0; i < size && !each; ++i) all[i] = values.all;
+    }
+    const T* from(Index start) const { return each ? each + start : all; }
+    const T* each;
+    T all[size];
+};
+
+// g -> scale and clip -> + l2 w -> step -> decay -> soft threshold -> bounds: one pass over w, g and the slots
+template <class Optimizer, class T, std::size_t... S>
+struct Update {
+    const Step<T>& step;
+    T* w;
+    const T* g;
+    T* slots;
+    Index n;
+
+    // the parameters [from, to) where nothing but l2 and decay covers them
+    void smooth(Index from, Index to, T l2, T decay, T factor) const {
+        const Optimizer optimizer(step.parameters, step.coefficients);
+        const T scale = T(step.scale), limit = T(step.clip_value), lr = T(step.lr);
 #pragma omp simd
         for (Index i = from; i < to; ++i) {
-            // NaN passes through min and max as their second argument
-            const T gradient = min(limit, max(-limit, scale * g[i])) + l2 * w[i];
-            const T moved = w[i] - optimizer.step(gradient, slot_0[i], slot_1[i], lr);
-            const T size = max(T(0), absolute(moved) - threshold);
-            w[i] = threshold > 0 ? (moved < 0 ? -size : size) : moved;
+            const T gradient = clamp(scale * g[i], -limit, limit) + l2 * w[i];
+            w[i] = optimizer.step({w[i], gradient, lr, T(0), factor}, slots[Index(S) * n + i]...).to - decay * w[i];
         }
-    };
+    }
+
+    void constrained(Index from, Index to, T l2, T decay) const {
+        const Strip<T> factors(step.factor), lowers(step.lower), uppers(step.upper);
+        const Optimizer optimizer(step.parameters, step.coefficients);
+        const T scale = T(step.scale), limit = T(step.clip_value), lr = T(step.lr), l1 = T(step.l1);
+        for (Index start = from; start < to; start += Strip<T>::size) {
+            const Index count = min(Strip<T>::size, to - start);
+            const T *factor = factors.from(start), *lower = lowers.from(start), *upper = uppers.from(start);
+            T* const x = w + start;
+            const T* const gradients = g + start;
+            T* const slot = slots + start;
+#pragma omp simd
+            for (Index i = 0; i < count; ++i) {
+                const T gradient = clamp(scale * gradients[i], -limit, limit) + l2 * factor[i] * x[i];
+                const Move<T> move = optimizer.step({x[i], gradient, lr, l1 * factor[i], factor[i]}, slot[Index(S) * n + i]...);
+                const T moved = move.to - decay * x[i];
+                const T size = max(T(0), absolute(moved) - move.threshold);
+                x[i] = clamp(moved < 0 ? -size : size, lower[i], upper[i]);
+            }
+        }
+    }
+};
+
+template <class Optimizer, class T, std::size_t... S>
+void update_by(const Step<T>& step, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last,
+               std::index_sequence<S...>) {
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const Update<Optimizer, T, S...> run{step, w, g, slots, n};
     const Index split = min(max(n_penalized, first), last);
-    run(first, split, T(step.l2), T(step.l1 * step.lr));
-    run(split, last, T(0), T(0));
+    const T l2 = T(step.l2), decay = T(step.lr * step.decay);
+    const bool bounded = step.lower.each || step.upper.each || step.lower.all > -infinity || step.upper.all < infinity;
+    if (step.l1 > 0 || step.factor.each || bounded)
+        run.constrained(first, split, l2, decay);
+    else
+        run.smooth(first, split, l2, decay, T(1));
+    run.smooth(split, last, T(0), T(0), T(0));
+}
+
+template <template <class> class Optimizer, class T>
+void update(const Step<T>& step, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last) {
+    update_by<Optimizer<T>>(step, w, g, slots, n, n_penalized, first, last,
+                            std::make_index_sequence<std::size_t(Optimizer<T>::n_slots)>{});
 }
 
 // ---------------------------------------------------------------------------------------------------------- tables
@@ -246,8 +299,8 @@ struct OptimizerTable;
 template <class T, template <class> class... Optimizer>
 struct OptimizerTable<T, OptimizerList<Optimizer...>> {
     static constexpr int size = sizeof...(Optimizer);
-    static constexpr OptimizerKernel<T> entries[] = {
-        {Optimizer<T>::name, Optimizer<T>::n_slots, Optimizer<T>::n_parameters, update<Optimizer, T>}...};
+    static constexpr OptimizerKernel<T> entries[] = {{Optimizer<T>::name, Optimizer<T>::n_slots, Optimizer<T>::n_parameters,
+                                                      Optimizer<T>::n_coefficients, update<Optimizer, T>}...};
 };
 
 template <class T>

@@ -1,6 +1,7 @@
 // The table of kernels: one set of function pointers a type and instruction set. Free of any instruction set itself.
 #pragma once
 #include <atomic>
+#include <limits>
 
 #include "views.hpp"
 
@@ -20,21 +21,31 @@ struct LossKernel {
     void (*curvatures)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h);
 };
 
-// What one step over the parameters needs beside them.
+// One number for all parameters, or one each where `each` is set.
+template <class T>
+struct PerParameter {
+    T all;
+    const T* each = nullptr;
+};
+
+// What one step over the parameters needs beside them. Penalties, decay and bounds cover the first n_penalized parameters.
+template <class T>
 struct Step {
-    double lr, t;              // rate and number (from 1) of this step
-    double scale;              // of the gradient: clipping by norm
-    double clip_value;         // limit of each component, infinity for none
-    double l1, l2;             // penalty of the first n_penalized parameters
-    const double* parameters;  // of the optimizer
+    double lr = 0, scale = 1;  // rate; factor of the gradient, which clipping by norm sets
+    double clip_value = 0;     // limit of each component, infinity for none
+    double l1 = 0, l2 = 0, decay = 0;
+    PerParameter<T> factor{1};  // of the penalties
+    PerParameter<T> lower{-std::numeric_limits<T>::infinity()}, upper{std::numeric_limits<T>::infinity()};
+    const double* parameters = nullptr;    // of the optimizer
+    const double* coefficients = nullptr;  // of the optimizer, in this step
 };
 
 template <class T>
 struct OptimizerKernel {
     const char* name;
-    int n_slots, n_parameters;
+    int n_slots, n_parameters, n_coefficients;
     // parameters [first, last) of w; slots are n_slots arrays of n parameters each
-    void (*update)(const Step&, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last);
+    void (*update)(const Step<T>&, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last);
 };
 
 template <class T>

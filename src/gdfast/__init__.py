@@ -16,10 +16,20 @@ __version__ = "0.1.0"
 
 # Loaded on first use, so that `import gdfast` stays fast and imports neither scikit-learn nor scipy.
 _HOME = {
-    "Adam": "optimizers",
+    "FTRL": "optimizers",
     "SGD": "optimizers",
+    "Adadelta": "optimizers",
+    "Adagrad": "optimizers",
+    "Adam": "optimizers",
+    "AdamW": "optimizers",
+    "Adamax": "optimizers",
+    "Lion": "optimizers",
+    "Nadam": "optimizers",
+    "RMSprop": "optimizers",
     "ClipNorm": "clipping",
     "ClipValue": "clipping",
+    "NormalizeGradient": "clipping",
+    "Bounds": "penalties",
     "ElasticNet": "penalties",
     "ExponentialDecay": "schedules",
     "LinearRegression": "estimators",
@@ -36,11 +46,11 @@ __all__ = [*sorted(_HOME), *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from gdfast import losses, ops, optimizers, runtime, schedules
-    from gdfast.clipping import ClipNorm, ClipValue
+    from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
     from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
     from gdfast.models import load, save
-    from gdfast.optimizers import SGD, Adam
-    from gdfast.penalties import ElasticNet
+    from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
+    from gdfast.penalties import Bounds, ElasticNet
     from gdfast.schedules import ExponentialDecay
 
 

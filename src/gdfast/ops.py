@@ -12,16 +12,26 @@ import numpy as np
 
 from gdfast import _core
 from gdfast.backends import cpu
-from gdfast.clipping import ClipNorm, Clipping, ClipValue
+from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
 from gdfast.losses import Loss, named
 from gdfast.optimizers import Optimizer
-from gdfast.penalties import ElasticNet
+from gdfast.penalties import Bounds, ElasticNet
 from gdfast.plan import Examples
 from gdfast.sources import as_table, as_target, as_weight
 
 Array = np.ndarray[Any, Any]
 
-__all__ = ["clip_by_norm_", "clip_by_value_", "loss", "loss_and_gradient", "margins", "norm", "step_"]
+__all__ = [
+    "clip_by_norm_",
+    "clip_by_value_",
+    "loss",
+    "loss_and_gradient",
+    "margins",
+    "norm",
+    "normalize_",
+    "prox_",
+    "step_",
+]
 
 
 def _in_place(a: Array, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
@@ -136,14 +146,29 @@ def norm(a: Array) -> float:
 
 def clip_by_norm_(g: Array, max_norm: float) -> float:
     """g *= min(1, max_norm / |g|), in place. Returns |g| before clipping. Raises as all in-place functions do."""
-    limit = ClipNorm(max_norm).max_norm
-    return _core.clip_by_norm(_in_place(g, "g").reshape(-1), limit)
+    return _core.scale_to_norm(_in_place(g, "g").reshape(-1), *ClipNorm(max_norm).norm_range)
+
+
+def normalize_(g: Array, norm: float = 1.0) -> float:
+    """g *= norm / |g|, in place; zeros stay. Returns |g| before. Raises as all in-place functions do."""
+    return _core.scale_to_norm(_in_place(g, "g").reshape(-1), *NormalizeGradient(norm).norm_range)
 
 
 def clip_by_value_(g: Array, limit: float) -> None:
     """g = min(max(g, -limit), limit), in place."""
     bound = ClipValue(limit).limit
     np.clip(_in_place(g, "g"), -bound, bound, out=g)
+
+
+def prox_(w: Array, penalty: ElasticNet, step: float, *, bounds: Bounds | None = None) -> None:
+    """w = argmin_u |u - w|^2 / 2 + step penalty(u), within the bounds: soft(w, step l1) / (1 + step l2), in place.
+
+    w: (d,) or (d, k), without the intercept (pass ``w[:-1]``); step: a number > 0, the rate of the gradient step before.
+    """
+    if not (np.isfinite(step) and step > 0):
+        raise ValueError(f"step must be a finite number > 0, got {step!r}")
+    moved = penalty.prox(_in_place(w, "w"), step)
+    w[...] = moved if bounds is None else bounds.project(moved)
 
 
 def step_(
@@ -155,12 +180,16 @@ def step_(
     *,
     clipping: Clipping | None = None,
     penalty: ElasticNet | None = None,
+    bounds: Bounds | None = None,
     n_penalized: int | None = None,
-) -> None:
-    """One fused step, in place: clip g -> + l2 w -> optimizer at the rate of step t (from 1) -> soft threshold.
+    threads: int = 1,
+) -> float | None:
+    """One fused step, in place: clip g -> + l2 w -> optimizer at the rate of step t (from 1) -> decoupled decay -> soft
+    threshold -> bounds.
 
-    w, g: any equal shapes; slots: (optimizer.n_slots, *w.shape), zeros before the first step; ``n_penalized``: how many
-    of the first numbers of w the penalty covers, all unless given. g itself is not changed.
+    w, g: any equal shapes; slots: ``optimizer.initial_slots(w)`` before the first step; ``n_penalized``: how many of the
+    first numbers of w penalty, decay and bounds cover, all unless given. g itself is not changed. Returns |g| before
+    clipping where clipping needs it, else None. The same bits for any number of threads.
     """
     _in_place(w, "w")
     _in_place(slots, "slots", w.dtype, (optimizer.n_slots, *w.shape))
@@ -170,23 +199,12 @@ def step_(
         raise ValueError(f"g: expected a C-contiguous {w.dtype} array of shape {w.shape}, got {what}")
     if t < 1:
         raise ValueError(f"t: steps count from 1, got {t!r}")
+    if threads < 1:
+        raise ValueError(f"threads: expected an integer >= 1, got {threads!r}")
     _apart(w=w, g=g, slots=slots)
-    penalty = penalty or ElasticNet()
-    scale = 1.0
-    if isinstance(clipping, ClipNorm):
-        size = _core.norm(g.reshape(-1))
-        scale = clipping.max_norm / size if size > clipping.max_norm else 1.0
-    _core.update(
-        w=w,
-        g=g,
-        slots=slots,
-        optimizer=optimizer.name,
-        parameters=optimizer.parameters(),
-        lr=float(optimizer.rates(t - 1, 1)[0]),
-        t=float(t),
-        scale=scale,
-        clip_value=clipping.limit if isinstance(clipping, ClipValue) else np.inf,
-        l1=penalty.l1,
-        l2=penalty.l2,
-        n_penalized=w.size if n_penalized is None else n_penalized,
-    )
+    covered = w.size if n_penalized is None else n_penalized
+    coefficients = optimizer.coefficients_of(t - 1, 1)
+    rule = cpu.rule_of(optimizer, coefficients, penalty or ElasticNet(), clipping, bounds, covered, w.dtype)
+    lr = float(optimizer.rates(t - 1, 1)[0])
+    norm = _core.update(w=w, g=g, slots=slots, rule=rule, lr=lr, n_penalized=covered, threads=threads)
+    return None if clipping is None or isinstance(clipping, ClipValue) else norm

@@ -10,7 +10,7 @@ import numpy as np
 from gdfast.clipping import Clipping
 from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
-from gdfast.penalties import ElasticNet
+from gdfast.penalties import Bounds, ElasticNet
 
 Array = np.ndarray[Any, Any]
 Features = Union[Array, tuple[Array, ...]]  # rows or columns of an array, or one array a column: see sources.Table
@@ -72,6 +72,7 @@ class Plan:
     optimizer: Optimizer
     penalty: ElasticNet = field(default_factory=ElasticNet)
     clipping: Clipping | None = None
+    bounds: Bounds | None = None
     batch_size: int = 256
     accumulate: int = 1
     shuffle: bool = True
@@ -105,8 +106,7 @@ class State:
 
     @classmethod
     def start(cls, plan: Plan, w: Array) -> State:
-        slots = np.zeros((plan.optimizer.n_slots, *w.shape), dtype=w.dtype)
-        return cls(w=w, slots=slots, average=w.copy() if plan.average_from else None)
+        return cls(w=w, slots=plan.optimizer.initial_slots(w), average=w.copy() if plan.average_from else None)
 
     def copy(self) -> State:
         average = None if self.average is None else self.average.copy()

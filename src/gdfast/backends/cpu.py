@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from gdfast import _core
-from gdfast.clipping import ClipNorm, ClipValue
+from gdfast.clipping import Clipping
 from gdfast.losses import Loss
+from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of
+from gdfast.penalties import Bounds, ElasticNet, of_each
 from gdfast.plan import EpochReport, Examples, Features, Plan, State
 
 Array = np.ndarray[Any, Any]
@@ -44,30 +46,59 @@ def hessian(
     return value, g, H
 
 
+def rule_of(
+    optimizer: Optimizer,
+    coefficients: Array,
+    penalty: ElasticNet,
+    clipping: Clipping | None,
+    bounds: Bounds | None,
+    n_penalized: int,
+    dtype: Any,
+) -> _core.Rule:
+    """What all steps share, as the core takes it; coefficients: rows from the optimizer, one a step."""
+
+    def typed(values: float | Array) -> float | Array:
+        return np.asarray(values, dtype=dtype) if isinstance(values, np.ndarray) else values
+
+    lower, upper = (bounds or Bounds()).of_each(n_penalized)
+    min_norm, max_norm = clipping.norm_range if clipping else (0.0, np.inf)
+    return _core.Rule(
+        optimizer=optimizer.kernel,
+        parameters=optimizer.parameters(),
+        coefficients=coefficients,
+        l1=penalty.l1,
+        l2=penalty.l2,
+        decay=optimizer.weight_decay,
+        factor=1.0 if penalty.factors is None else typed(of_each("factors", penalty.factors, n_penalized)),
+        lower=typed(lower),
+        upper=typed(upper),
+        min_norm=min_norm,
+        max_norm=max_norm,
+        clip_value=clipping.limit if clipping else np.inf,
+    )
+
+
 def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1) -> EpochReport:
-    clipping = plan.clipping
+    optimizer, w = plan.optimizer, state.w
+    coefficients = optimizer.coefficients_of(state.step, len(rates))
+    n_penalized = w.size - w.shape[1]
     norms = np.zeros(len(rates))
     loss_sum, steps, finite = _core.epoch(
         X=examples.X,
         y=examples.y,
         weight=examples.weight,
-        w=state.w,
+        w=w,
         slots=state.slots,
         average=state.average,
         loss=plan.loss.name,
         loss_parameters=plan.loss.parameters(),
-        optimizer=plan.optimizer.name,
-        optimizer_parameters=plan.optimizer.parameters(),
+        rule=rule_of(optimizer, coefficients, plan.penalty, plan.clipping, plan.bounds, n_penalized, w.dtype),
         rates=rates,
         norms=norms,
         keys=keys_of(plan.seed, state.epoch) if plan.shuffle else None,
         batch=plan.rows_per_step,
         first_step=state.step,
         average_from=plan.average_from,
-        l1=plan.penalty.l1,
-        l2=plan.penalty.l2,
-        clip_norm=clipping.max_norm if isinstance(clipping, ClipNorm) else np.inf,
-        clip_value=clipping.limit if isinstance(clipping, ClipValue) else np.inf,
         mean_weight=plan.mean_weight,
         intercept=plan.fit_intercept,
         threads=threads,

@@ -1,5 +1,5 @@
 """The pipeline in plain NumPy: the specification of what gdfast computes, the oracle of the tests, the baseline of the
-benches. Every question about the order of operations is answered by ``epoch``."""
+benches. Every question about the order of operations is answered by ``epoch`` and ``update``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.clipping import Clipping
 from gdfast.losses import Loss, one_column_per_class
+from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of, order_rows
-from gdfast.penalties import soft_threshold
+from gdfast.penalties import Bounds, ElasticNet, of_each, soft_threshold
 from gdfast.plan import EpochReport, Examples, Features, Plan, State
 
 Array = np.ndarray[Any, Any]
@@ -55,10 +57,39 @@ def hessian(
     return value, g, ((X * h).T @ X).astype(np.float64)
 
 
+def update(
+    optimizer: Optimizer,
+    w: Array,
+    g: Array,
+    slots: Array,
+    lr: float,
+    t: int,
+    *,
+    penalty: ElasticNet,
+    clipping: Clipping | None,
+    bounds: Bounds | None,
+    n_penalized: int,
+) -> None:
+    """g -> clip -> + l2 w -> step -> decoupled decay -> soft threshold -> bounds, in place. w, g: (n,); slots: (_, n);
+    penalty, decay and bounds cover the first n_penalized numbers."""
+    covered = np.arange(len(w)) < n_penalized
+    factor = covered.astype(w.dtype)
+    if penalty.factors is not None:
+        factor[covered] = of_each("factors", penalty.factors, n_penalized)
+    before = w.copy()
+    if clipping is not None:
+        g = clipping(g)
+    threshold = optimizer.step(w, g + penalty.l2 * factor * w, slots, lr, t, penalty.l1 * factor, factor)
+    w -= lr * optimizer.weight_decay * covered * before
+    if penalty.l1:
+        w[:] = soft_threshold(w, threshold)
+    if bounds is not None:
+        w[covered] = bounds.project(w[covered])
+
+
 def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1) -> EpochReport:
     X, y, n, w = _matrix(examples.X), _targets(examples), examples.n, state.w
     order = order_rows(n, keys_of(plan.seed, state.epoch)) if plan.shuffle else None
-    l1, l2 = plan.penalty.l1, plan.penalty.l2
     loss_sum, norms = 0.0, np.zeros(len(rates))
     for b, lr in enumerate(rates):
         batch = slice(b * plan.rows_per_step, min((b + 1) * plan.rows_per_step, n))
@@ -72,13 +103,19 @@ def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: i
         norms[b] = np.sqrt(np.square(g, dtype=np.float64).sum())
         if not (np.isfinite(value) and np.isfinite(norms[b])):
             return EpochReport(loss_sum, b, False, norms)
-        if plan.clipping is not None:
-            g = plan.clipping(g)
-        g[:-1] += l2 * w[:-1]
         state.step += 1
-        plan.optimizer.step(w, g, state.slots, float(lr), state.step)
-        if l1:
-            w[:-1] = soft_threshold(w[:-1], lr * l1)
+        update(
+            plan.optimizer,
+            w.reshape(-1),
+            g.reshape(-1),
+            state.slots.reshape(len(state.slots), w.size),
+            float(lr),
+            state.step,
+            penalty=plan.penalty,
+            clipping=plan.clipping,
+            bounds=plan.bounds,
+            n_penalized=w.size - w.shape[1],
+        )
         if state.average is not None and state.step >= plan.average_from:
             state.average += (w - state.average) / (state.step - plan.average_from + 1)
     state.epoch += 1
