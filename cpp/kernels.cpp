@@ -212,8 +212,8 @@ void curvatures(const double* parameters, const T* z, const T* y, const T* weigh
 template <class T>
 struct Strip {
     static constexpr Index size = 256;
-    explicit Strip(PerParameter<T> values) : each(values.each) {
-        for (Index i = 0; i < size && !each; ++i) all[i] = values.all;
+    Strip(PerParameter<T> values, Index n) : each(values.each) {
+        for (Index i = 0; i < min(size, n) && !each; ++i) all[i] = values.all;
     }
     const T* from(Index start) const { return each ? each + start : all; }
     const T* each;
@@ -241,7 +241,7 @@ struct Update {
     }
 
     void constrained(Index from, Index to, T l2, T decay) const {
-        const Strip<T> factors(step.factor), lowers(step.lower), uppers(step.upper);
+        const Strip<T> factors(step.factor, to - from), lowers(step.lower, to - from), uppers(step.upper, to - from);
         const Optimizer optimizer(step.parameters, step.coefficients);
         const T scale = T(step.scale), limit = T(step.clip_value), lr = T(step.lr), l1 = T(step.l1);
         for (Index start = from; start < to; start += Strip<T>::size) {

@@ -22,12 +22,21 @@ Array = np.ndarray[Any, Any]
 N, D, K = 6, 4, 1
 
 
+def rule(**changes: Any) -> _core.Rule:
+    """Adam without penalties or clipping, but for the changes."""
+    plain = {
+        "optimizer": "adam", "parameters": (0.9, 0.999), "coefficients": np.array([[10.0, 1000.0, 1e-8]]), "l1": 0.0,
+        "l2": 0.0, "decay": 0.0, "factor": 1.0, "lower": -np.inf, "upper": np.inf, "min_norm": 0.0, "max_norm": np.inf,
+        "clip_value": np.inf,
+    }  # fmt: skip
+    return _core.Rule(**plain | changes)
+
+
 def good(function: str, dtype: Any = np.float64) -> dict[str, Any]:
     """Arguments that the function takes."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((N, D)).astype(dtype), np.ones(N, dtype), np.ones(N, dtype)
     w, z, slots = np.zeros(D + 1, dtype), np.zeros(N, dtype), np.zeros((2, D + 1), dtype)
-    optimizer = {"optimizer": "adam", "l1": 0.0, "l2": 0.0}
     every: dict[str, dict[str, Any]] = {
         "margins": {"X": X, "w": w, "z": z, "threads": 1},
         "gradient": {
@@ -36,17 +45,15 @@ def good(function: str, dtype: Any = np.float64) -> dict[str, Any]:
         },
         "epoch": {
             "X": X, "y": y, "weight": weight, "w": w, "slots": slots, "average": w.copy(),
-            "loss": "huber", "loss_parameters": (1.35,), "optimizer_parameters": (0.9, 0.999, 1e-8),
+            "loss": "huber", "loss_parameters": (1.35,), "rule": rule(),
             "rates": np.full(3, 0.1), "norms": np.zeros(3), "keys": keys_of(0, 0), "batch": 2, "first_step": 0,
-            "average_from": 1, "clip_norm": np.inf, "clip_value": np.inf, "mean_weight": 1.0, "intercept": True,
-            "threads": 1, **optimizer,
+            "average_from": 1, "mean_weight": 1.0, "intercept": True, "threads": 1,
         },
         "update": {
-            "w": w, "g": np.ones(D + 1, dtype), "slots": slots, "parameters": (0.9, 0.999, 1e-8), "lr": 0.1, "t": 1.0,
-            "scale": 1.0, "clip_value": np.inf, "n_penalized": D, **optimizer,
+            "w": w, "g": np.ones(D + 1, dtype), "slots": slots, "rule": rule(), "lr": 0.1, "n_penalized": D, "threads": 1,
         },
         "norm": {"a": w},
-        "clip_by_norm": {"g": w, "max_norm": 1.0},
+        "scale_to_norm": {"g": w, "min_norm": 0.0, "max_norm": 1.0},
         "find_non_finite": {"a": X},
         "cholesky": {"A": np.eye(3), "smallest": 0.0},
         "cholesky_solve": {"L": np.eye(3), "b": np.ones(3)},
@@ -61,7 +68,7 @@ FUNCTIONS = (
     "epoch",
     "update",
     "norm",
-    "clip_by_norm",
+    "scale_to_norm",
     "find_non_finite",
     "cholesky",
     "cholesky_solve",
@@ -72,14 +79,14 @@ WRITTEN = {
     "gradient": {"g", "H"},
     "epoch": {"w", "slots", "average", "norms"},
     "update": {"w", "slots"},
-    "clip_by_norm": {"g"},
+    "scale_to_norm": {"g"},
     "cholesky": {"A"},
     "cholesky_solve": {"b"},
 }
 # Of these the function takes any size: it is what the others are measured by.
 ANY_SIZE = {
     ("norm", "a"),
-    ("clip_by_norm", "g"),
+    ("scale_to_norm", "g"),
     ("find_non_finite", "a"),
     ("update", "w"),
     ("margins", "X"),
@@ -103,10 +110,10 @@ def strided(a: Array) -> Array:
     return out[::2, ::2] if a.ndim == 2 else out[::2]
 
 
-def refused(function: str, argument: str, value: Any) -> None:
+def refused(function: str, argument: str, value: Any, message: str = "") -> None:
     arguments = good(function) | {argument: value}
     before = {name: a.copy() for name, a in arguments.items() if isinstance(a, np.ndarray) and name != argument}
-    with pytest.raises(ValueError, match=f"^{argument}: "):
+    with pytest.raises(ValueError, match=f"^{message or argument}: "):
         getattr(_core, function)(**arguments)
     for name, a in before.items():  # refused before anything was written
         assert np.array_equal(arguments[name], a), name
@@ -156,6 +163,22 @@ def test_another_size_is_refused(function: str, argument: str) -> None:
     refused(function, argument, np.concatenate([a, a[:1]]))
     if not function.startswith("cholesky"):  # there is a matrix of size 0
         refused(function, argument, a[:0].copy())
+
+
+@pytest.mark.parametrize("function", ["epoch", "update"])
+@pytest.mark.parametrize("name", ["coefficients", "factor", "lower", "upper"])
+def test_the_arrays_of_a_rule_are_refused_by_name(function: str, name: str) -> None:
+    a = np.ones((1, 3)) if name == "coefficients" else np.ones(D)
+    getattr(_core, function)(**good(function) | {"rule": rule(**{name: a})})
+    swapped = a.astype(a.dtype.newbyteorder())
+    short, long, other = a[..., :-1].copy(), np.append(a, 1.0), a.astype(np.float32)
+    for spoilt in (swapped, misaligned(a), strided(a), short, long, other, a.astype(object), a[:0].copy()):
+        refused(function, "rule", rule(**{name: spoilt}), name)
+    a.flags.writeable = False
+    getattr(_core, function)(**good(function) | {"rule": rule(**{name: a})})
+    for wrong in ("1", None, [1.0] * D):
+        with pytest.raises((TypeError, ValueError), match=name):
+            getattr(_core, function)(**good(function) | {"rule": rule(**{name: wrong})})
 
 
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)
@@ -213,9 +236,9 @@ def test_other_values_are_refused() -> None:
     with pytest.raises(ValueError, match="huber: expected 1 parameters, got 2"):
         _core.gradient(**good("gradient") | {"parameters": (1.0, 2.0)})
     with pytest.raises(ValueError, match="no native kernel is named 'adamw'"):
-        _core.update(**good("update") | {"optimizer": "adamw"})
-    with pytest.raises(ValueError, match="adam: expected 3 parameters, got 0"):
-        _core.epoch(**good("epoch") | {"optimizer_parameters": ()})
+        _core.update(**good("update") | {"rule": rule(optimizer="adamw")})
+    with pytest.raises(ValueError, match="adam: expected 2 parameters, got 0"):
+        _core.epoch(**good("epoch") | {"rule": rule(parameters=())})
     with pytest.raises(ValueError, match="batch: expected at least 1 row"):
         _core.epoch(**good("epoch") | {"batch": 0})
     with pytest.raises(ValueError, match="w: expected"):

@@ -1,5 +1,5 @@
-"""The specification itself: losses against finite differences and scikit-learn, optimizers against plain recurrences,
-penalties against optimality, clipping against its definition."""
+"""The specification itself: losses against finite differences and scikit-learn, penalties against optimality, clipping
+against its definition; bad parameters of all of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from gdfast import losses, ops, optimizers
-from gdfast.clipping import ClipNorm, ClipValue
+from gdfast import FTRL, Adadelta, Adagrad, Adamax, AdamW, Lion, Nadam, RMSprop, losses, ops
+from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
 from gdfast.losses import Loss
 from gdfast.optimizers import SGD, Adam
-from gdfast.penalties import ElasticNet, soft_threshold
-from gdfast.schedules import ExponentialDecay
+from gdfast.penalties import Bounds, ElasticNet, of_each, soft_threshold
 
 Array = np.ndarray[Any, Any]
 # Parameters off their defaults: a symmetric one would hide an exchanged sign.
@@ -258,6 +257,40 @@ def test_losses_by_hand() -> None:
         (lambda: Adam(beta_2=-0.1), ("Adam", "beta_2", "-0.1")),
         (lambda: Adam(epsilon=0.0), ("Adam", "epsilon", "> 0")),
         (lambda: Adam(epsilon=math.nan), ("Adam", "epsilon", "nan")),
+        (lambda: Adam(weight_decay=-0.1), ("Adam", "weight_decay", ">= 0", "-0.1")),
+        (lambda: AdamW(weight_decay=math.inf), ("AdamW", "weight_decay", "inf")),
+        (lambda: SGD(momentum=0.9, dampening=1.0), ("SGD", "dampening", "[0, 1)", "1.0")),
+        (lambda: SGD(dampening=0.5), ("SGD", "dampening", "0 without momentum")),
+        (lambda: SGD(momentum=0.9, nesterov=True, dampening=0.5), ("SGD", "dampening", "nesterov")),
+        (lambda: Adagrad(initial_accumulator=-1.0), ("Adagrad", "initial_accumulator", ">= 0", "-1.0")),
+        (lambda: Adagrad(epsilon=0.0), ("Adagrad", "epsilon", "> 0")),
+        (lambda: Adadelta(rho=1.0), ("Adadelta", "rho", "[0, 1)", "1.0")),
+        (lambda: Adadelta(epsilon=-1.0), ("Adadelta", "epsilon", "-1.0")),
+        (lambda: RMSprop(rho=-0.1), ("RMSprop", "rho", "-0.1")),
+        (lambda: RMSprop(momentum=1.0), ("RMSprop", "momentum", "[0, 1)")),
+        (lambda: RMSprop(epsilon=math.inf), ("RMSprop", "epsilon", "inf")),
+        (lambda: Nadam(beta_2=1.0), ("Nadam", "beta_2", "[0, 1)")),
+        (lambda: Nadam(momentum_decay=-1.0), ("Nadam", "momentum_decay", ">= 0")),
+        (lambda: Nadam(epsilon=0.0), ("Nadam", "epsilon")),
+        (lambda: Adamax(beta_1=1.5), ("Adamax", "beta_1", "1.5")),
+        (lambda: Adamax(epsilon=0.0), ("Adamax", "epsilon")),
+        (lambda: Lion(beta_1=1.0), ("Lion", "beta_1")),
+        (lambda: Lion(beta_2=math.nan), ("Lion", "beta_2", "nan")),
+        (lambda: FTRL(l1=-1.0), ("FTRL", "l1", ">= 0")),
+        (lambda: FTRL(l2=math.nan), ("FTRL", "l2", "nan")),
+        (lambda: FTRL(beta=0.0), ("FTRL", "beta", "initial_accumulator")),
+        (lambda: NormalizeGradient(0.0), ("norm", "> 0", "0.0")),
+        (lambda: NormalizeGradient(math.nan), ("norm", "nan")),
+        (lambda: ElasticNet(1.0, factors=[1.0, -1.0]), ("factors", ">= 0", "-1")),
+        (lambda: ElasticNet(1.0, factors=[math.nan]), ("factors", "nan")),
+        (lambda: ElasticNet(1.0, factors=2.0), ("factors", "shape (d,)", "()")),
+        (lambda: ElasticNet(1.0, factors=[[1.0]]), ("factors", "(1, 1)")),
+        (lambda: Bounds(1.0, 0.0), ("lower", "exceed", "upper")),
+        (lambda: Bounds(lower=[0.0, 2.0], upper=1.0), ("lower", "exceed")),
+        (lambda: Bounds(math.nan), ("lower", "NaN")),
+        (lambda: Bounds(upper=[1.0, math.nan]), ("upper", "NaN")),
+        (lambda: Bounds([0.0, 0.0], [1.0, 1.0, 1.0]), ("(2,)", "(3,)")),
+        (lambda: Bounds(math.inf), ("lower", "inf")),
         (lambda: ElasticNet(-1.0), ("alpha", ">= 0", "-1.0")),
         (lambda: ElasticNet(math.inf), ("alpha", "finite", "inf")),
         (lambda: ElasticNet(1.0, 1.1), ("l1_ratio", "[0, 1]", "1.1")),
@@ -293,80 +326,6 @@ def test_one_target_against_two_outputs_is_refused_and_not_broadcast(name: str, 
     each = [ops.loss_and_gradient(X, y, w[:, o].copy(), loss=LOSSES[name]) for o in (0, 1)]
     assert f == pytest.approx(each[0][0] + each[1][0])
     np.testing.assert_allclose(g, np.column_stack([each[0][1], each[1][1]]))
-
-
-# ---------------------------------------------------------------------------------------------------------- optimizers
-
-
-def by_hand(optimizer: Any, w: float, gradients: list[float], rates: list[float]) -> list[float]:
-    """The published recurrences for one number, in plain Python: (bias-corrected means, not increments)."""
-    path, velocity, mean_g, mean_gg = [], 0.0, 0.0, 0.0
-    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
-        if isinstance(optimizer, SGD):
-            velocity = optimizer.momentum * velocity + g
-            w -= lr * (g + optimizer.momentum * velocity) if optimizer.nesterov else lr * velocity
-        else:
-            mean_g = optimizer.beta_1 * mean_g + (1 - optimizer.beta_1) * g
-            mean_gg = optimizer.beta_2 * mean_gg + (1 - optimizer.beta_2) * g**2
-            m_hat, v_hat = mean_g / (1 - optimizer.beta_1**t), mean_gg / (1 - optimizer.beta_2**t)
-            w -= lr * m_hat / (math.sqrt(v_hat) + optimizer.epsilon)
-        path.append(w)
-    return path
-
-
-OPTIMIZERS = [
-    SGD(0.1),
-    SGD(0.1, momentum=0.9),
-    SGD(0.1, momentum=0.9, nesterov=True),
-    SGD(ExponentialDecay(0.1, 5, 0.5), momentum=0.5),
-    Adam(0.01),
-    Adam(0.01, beta_1=0.5, beta_2=0.9, epsilon=1e-3),
-    Adam(ExponentialDecay(0.1, 5, 0.5, staircase=True)),
-]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_optimizers_follow_their_recurrence(optimizer: Any, rng: np.random.Generator) -> None:
-    gradients, start = rng.standard_normal((30, 4)), rng.standard_normal(4)
-    rates = optimizer.rates(0, 30)
-    w, slots = start.copy(), np.zeros((optimizer.n_slots, 4))
-    path = []
-    for t in range(1, 31):
-        optimizer.step(w, gradients[t - 1], slots, rates[t - 1], t)
-        path.append(w.copy())
-    for j in range(4):
-        expected = by_hand(optimizer, float(start[j]), gradients[:, j].tolist(), rates.tolist())
-        np.testing.assert_allclose(np.array(path)[:, j], expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_optimizers_follow_torch(optimizer: Any, rng: np.random.Generator) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    gradients, w = rng.standard_normal((30, 4)), rng.standard_normal(4)
-    slots, parameter = np.zeros((optimizer.n_slots, 4)), torch.tensor(w, requires_grad=True)
-    if isinstance(optimizer, SGD):
-        theirs = torch.optim.SGD([parameter], 0.1, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
-    else:
-        betas = (optimizer.beta_1, optimizer.beta_2)
-        theirs = torch.optim.Adam([parameter], 0.1, betas=betas, eps=optimizer.epsilon)
-    for t, (g, lr) in enumerate(zip(gradients, optimizer.rates(0, 30), strict=True), start=1):
-        optimizer.step(w, g, slots, lr, t)
-        theirs.param_groups[0]["lr"] = lr
-        parameter.grad = torch.tensor(g)
-        theirs.step()
-    np.testing.assert_allclose(w, parameter.detach().numpy(), rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", optimizers.ALL)
-def test_every_optimizer_has_a_path_by_hand(name: str) -> None:
-    assert name in {type(optimizer).name for optimizer in OPTIMIZERS}
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_rates_are_those_of_the_schedule_from_any_step(optimizer: Any) -> None:
-    all_of_them = optimizer.rates(0, 40)
-    assert all_of_them.dtype == np.float64
-    np.testing.assert_array_equal(optimizer.rates(17, 9), all_of_them[17:26])
 
 
 # ------------------------------------------------------------------------------------------------ penalties, clipping
@@ -407,3 +366,43 @@ def test_clip_value_cuts_each_number() -> None:
     g = np.array([-2.0, -0.5, 0.0, 0.5, 2.0, np.nan])
     np.testing.assert_array_equal(ClipValue(1.0)(g), [-1.0, -0.5, 0.0, 0.5, 1.0, np.nan])
     assert g[0] == -2.0
+
+
+def test_normalised_gradients_have_the_norm_asked_for(rng: np.random.Generator) -> None:
+    for size in (1e-3, 1.0, 1e3):
+        g = size * rng.standard_normal((5, 2))
+        out = NormalizeGradient(0.5)(g)
+        assert np.linalg.norm(out) == pytest.approx(0.5)
+        np.testing.assert_allclose(out / 0.5, g / np.linalg.norm(g))
+    assert not NormalizeGradient()(np.zeros(3)).any()
+
+
+def test_factors_weigh_both_parts_of_the_penalty() -> None:
+    w = np.array([[3.0, -1.0], [0.0, 2.0], [100.0, -100.0]])
+    penalty = ElasticNet(0.5, 0.2, factors=np.array([2.0, 0.5]))
+    assert penalty.value(w) == pytest.approx(0.5 * (0.8 / 2 * (2 * 10 + 0.5 * 4) + 0.2 * (2 * 4 + 0.5 * 2)))
+    assert ElasticNet(0.5, 0.2, factors=np.ones(2)).value(w) == pytest.approx(ElasticNet(0.5, 0.2).value(w))
+    with pytest.raises(ValueError, match="factors holds 3 numbers, expected one for each feature of 4 parameters"):
+        ElasticNet(0.5, factors=np.ones(3)).value(w)
+
+
+@pytest.mark.parametrize("factors", [None, (0.0, 1.0, 2.5)])
+def test_prox_is_the_proximal_operator(factors: Any, rng: np.random.Generator) -> None:
+    penalty, v, step = ElasticNet(0.7, 0.4, factors), rng.standard_normal((3, 2)), 0.8
+    u = penalty.prox(v, step)
+
+    def objective(w: Array) -> float:
+        return float(((w - v) ** 2).sum() / 2) + step * penalty.value(np.vstack([w, np.zeros((1, 2))]))
+
+    for _ in range(200):
+        assert objective(u) <= objective(u + rng.standard_normal((3, 2)) * 10.0 ** rng.integers(-6, 1)) + 1e-15
+
+
+def test_bounds_project_and_cover_every_output() -> None:
+    w = np.array([[-2.0, 2.0], [-0.5, 0.5], [3.0, -3.0]])
+    np.testing.assert_array_equal(Bounds(lower=0.0).project(w), np.maximum(w, 0))
+    both = Bounds([-1.0, 0.0, -np.inf], [1.0, np.inf, 2.0]).project(w)
+    np.testing.assert_array_equal(both, [[-1.0, 1.0], [0.0, 0.5], [2.0, -3.0]])
+    assert of_each("lower", np.array([1.0, 2.0]), 6).tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
+    with pytest.raises(ValueError, match="lower holds 3 numbers"):
+        Bounds(lower=[0.0, 0.0, 0.0]).project(np.zeros(4))

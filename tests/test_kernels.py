@@ -412,9 +412,9 @@ def test_norm_is_summed_in_float64(isa: str, dtype: Any, n: int, rng: np.random.
     rounding = 4 * np.sqrt(n) * np.finfo(np.float64).eps
     assert _core.norm(a) == pytest.approx(norm, rel=rounding)
     before = a.copy()
-    assert _core.clip_by_norm(a, norm * 1.001) == _core.norm(before)
+    assert _core.scale_to_norm(a, 0.0, norm * 1.001) == _core.norm(before)
     assert np.array_equal(a, before)
-    assert _core.clip_by_norm(a, norm / 3) == _core.norm(before)
+    assert _core.scale_to_norm(a, 0.0, norm / 3) == _core.norm(before)
     np.testing.assert_allclose(a, before / 3.0, rtol=rounding + 2 * np.finfo(dtype).eps)
 
 

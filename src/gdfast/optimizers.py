@@ -37,7 +37,9 @@ class Optimizer:
     name: ClassVar[str]
     rule: ClassVar[str] = ""  # the name of the native kernel where another one's is used
     slots: ClassVar[tuple[str, ...]] = ()
-    optional_slots: ClassVar[dict[str, str]] = {}  # option -> the slot that it needs; each choice is a kernel of its own
+    optional_slots: ClassVar[
+        dict[str, str]
+    ] = {}  # option -> the slot that it needs; each choice is a kernel of its own
 
     def __post_init__(self) -> None:
         as_schedule(self.learning_rate)
@@ -124,7 +126,7 @@ class SGD(Optimizer):
     nesterov: bool = False
     dampening: float = 0.0
     name = "sgd"
-    optional_slots = {"momentum": "velocity"}
+    optional_slots: ClassVar[dict[str, str]] = {"momentum": "velocity"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -245,7 +247,7 @@ class RMSprop(Optimizer):
     keras_epsilon: bool = False
     name = "rmsprop"
     slots = ("v",)
-    optional_slots = {"centered": "mean", "momentum": "velocity"}
+    optional_slots: ClassVar[dict[str, str]] = {"centered": "mean", "momentum": "velocity"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -263,7 +265,11 @@ class RMSprop(Optimizer):
     def step(
         self, w: Array, g: Array, slots: Array, lr: float, t: int, l1: Number = 0.0, factor: Number = 1.0
     ) -> Number:
-        slot, (inside, outside), (gain,) = dict(zip(self.slot_names, slots)), self.parameters()[2:], self._at(t)
+        slot, (inside, outside), (gain,) = (
+            dict(zip(self.slot_names, slots, strict=True)),
+            self.parameters()[2:],
+            self._at(t),
+        )
         v = slot["v"]
         v += (1 - self.rho) * (g * g - v)
         if self.centered:
@@ -298,7 +304,7 @@ class Adam(Optimizer):
     keras_epsilon: bool = False
     name = "adam"
     slots = ("m", "v")
-    optional_slots = {"amsgrad": "v_max"}
+    optional_slots: ClassVar[dict[str, str]] = {"amsgrad": "v_max"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
