@@ -362,7 +362,7 @@ def test_the_file_that_is_forged_loads_as_it_is(forged: Any) -> None:
 
 def test_forged_slots_are_refused_when_training_goes_on(forged: Any) -> None:
     path, arrays, meta = forged
-    save_arrays(path, {**arrays, "state_slots": np.ones((0, D + 1, 1))}, meta)
+    save_arrays(path, {**arrays, "state_slots": np.ones((1, D + 1, 1))}, meta)
     with pytest.raises((ValueError, TypeError), match="slots"):
         load(path).partial_fit(features(float), labels(np.array(["no", "yes"]), 2))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gdfast import losses, ops
-from gdfast.clipping import ClipNorm
+from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
 from gdfast.optimizers import SGD, Adam
-from gdfast.penalties import ElasticNet
+from gdfast.penalties import Bounds, ElasticNet
 
 Array = np.ndarray[Any, Any]
 
@@ -94,7 +94,14 @@ def test_norm_and_clipping(dtype: Any) -> None:
     assert ops.clip_by_value_(g, 0.7) is None
     np.testing.assert_allclose(g, [[0.6, 0.0], [0.0, 0.7]], rtol=1e-6)
     assert ops.norm(np.asfortranarray(np.ones((3, 4), dtype))[::2]) == pytest.approx(np.sqrt(8))
-    for clip in (ops.clip_by_norm_, ops.clip_by_value_):
+    assert ops.normalize_(g, 2.0) == pytest.approx(np.sqrt(0.36 + 0.49))
+    assert ops.norm(g) == pytest.approx(2.0)
+    assert ops.normalize_(g) == pytest.approx(2.0)
+    assert ops.norm(g) == pytest.approx(1.0)
+    zeros = np.zeros(3, dtype)
+    assert ops.normalize_(zeros) == 0.0
+    assert not zeros.any()
+    for clip in (ops.clip_by_norm_, ops.clip_by_value_, ops.normalize_):
         for limit in (0.0, -1.0, np.nan, np.inf):
             with pytest.raises(ValueError, match="must be a finite number > 0"):
                 clip(g, limit)
@@ -102,12 +109,46 @@ def test_norm_and_clipping(dtype: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(6,), (3, 2), (2, 3, 1)])
 def test_step_works_on_any_shape(dtype: Any, shape: tuple[int, ...]) -> None:
-    w, g, slots = np.ones(shape, dtype), np.full(shape, 2.0, dtype), np.zeros((1, *shape), dtype)
-    ops.step_(SGD(0.25), w, g, slots, 1)
+    w, g, slots = np.ones(shape, dtype), np.full(shape, 2.0, dtype), np.zeros((0, *shape), dtype)
+    assert ops.step_(SGD(0.25), w, g, slots, 1) is None
     assert (w == 0.5).all()
-    assert (slots == 2).all()
     ops.step_(SGD(0.25), w, g, slots, 2, clipping=ClipNorm(np.sqrt(6)), penalty=ElasticNet(2.0), n_penalized=4)
     np.testing.assert_allclose(w.ravel(), [0.0] * 4 + [0.25] * 2, atol=1e-6)
+
+
+def test_a_step_reports_the_norm_before_clipping(dtype: Any) -> None:
+    g = np.array([3.0, 0.0, 4.0], dtype)
+    for clipping, norm in ((None, None), (ClipValue(1.0), None), (ClipNorm(1.0), 5.0), (NormalizeGradient(), 5.0)):
+        w = np.zeros(3, dtype)
+        assert ops.step_(SGD(1.0), w, g, np.zeros((0, 3), dtype), 1, clipping=clipping) == norm
+        if norm is not None:
+            np.testing.assert_allclose(w, -g / 5, rtol=1e-6)
+
+
+def test_prox_is_in_place_and_bounded(dtype: Any) -> None:
+    w = np.array([[3.0, -0.2], [-3.0, 1.0], [0.3, 5.0]], dtype)
+    expected = np.clip(np.sign(w) * np.maximum(np.abs(w) - 0.5, 0) / 1.5, -1, 2)
+    ops.prox_(w, ElasticNet(2.0, 0.5), 0.5, bounds=Bounds(-1.0, 2.0))
+    np.testing.assert_allclose(w, expected, rtol=1e-6)
+    assert w[0, 1] == 0
+    ops.prox_(w, ElasticNet(2.0, 1.0, factors=np.array([0.0, 1.0, 0.0])), 10.0)
+    np.testing.assert_allclose(w, expected * [[1], [0], [1]], rtol=1e-6)
+    for step in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="step must be a finite number > 0"):
+            ops.prox_(w, ElasticNet(1.0), step)
+
+
+def test_factors_and_bounds_of_another_length_are_refused() -> None:
+    w, g, slots = np.ones(5), np.ones(5), np.zeros((0, 5))
+    with pytest.raises(ValueError, match="factors holds 3 numbers, expected one for each feature of 5 parameters"):
+        ops.step_(SGD(), w, g, slots, 1, penalty=ElasticNet(1.0, factors=np.ones(3)))
+    with pytest.raises(ValueError, match="upper holds 5 numbers, expected one for each feature of 4 parameters"):
+        ops.step_(SGD(), w, g, slots, 1, bounds=Bounds(upper=np.ones(5)), n_penalized=4)
+    with pytest.raises(ValueError, match="n_penalized: expected 0 to 5, got 6"):
+        ops.step_(SGD(), w, g, slots, 1, n_penalized=6)
+    with pytest.raises(ValueError, match="threads: expected an integer >= 1, got 0"):
+        ops.step_(SGD(), w, g, slots, 1, threads=0)
+    assert (w == 1).all()
 
 
 def test_a_loop_of_building_blocks_learns() -> None:
@@ -158,9 +199,11 @@ NOT_IN_PLACE: dict[str, tuple[type[Exception], str, Callable[[Array], Any]]] = {
 }
 IN_PLACE: dict[str, Callable[[Any], object]] = {
     "clip_by_norm_(g)": lambda a: ops.clip_by_norm_(a, 1e-3),
+    "normalize_(g)": ops.normalize_,
+    "prox_(w)": lambda a: ops.prox_(a, ElasticNet(1.0), 0.1),
     "clip_by_value_(g)": lambda a: ops.clip_by_value_(a, 1e-3),
-    "step_(w)": lambda a: ops.step_(SGD(), a, np.ones(5), np.zeros((1, 5)), 1),
-    "step_(slots)": lambda a: ops.step_(SGD(), np.ones(5), np.ones(5), a, 1),
+    "step_(w)": lambda a: ops.step_(SGD(momentum=0.5), a, np.ones(5), np.zeros((1, 5)), 1),
+    "step_(slots)": lambda a: ops.step_(SGD(momentum=0.5), np.ones(5), np.ones(5), a, 1),
     "loss_and_gradient(out)": lambda a: ops.loss_and_gradient(**problem(), out=a),
 }
 
@@ -181,7 +224,7 @@ def test_what_would_have_to_be_copied_is_refused(call: str, kind: str) -> None:
 def test_a_gradient_that_would_have_to_be_copied_is_refused(kind: str) -> None:
     w = np.ones(5)
     with pytest.raises((TypeError, ValueError), match=r"^g: "):
-        ops.step_(SGD(), w, NOT_IN_PLACE[kind][2](np.ones(5)), np.zeros((1, 5)), 1)
+        ops.step_(SGD(momentum=0.5), w, NOT_IN_PLACE[kind][2](np.ones(5)), np.zeros((1, 5)), 1)
     assert (w == 1).all()
 
 
@@ -190,9 +233,9 @@ def test_float32_results_are_not_written_to_float64_or_the_other_way() -> None:
         with pytest.raises(TypeError, match=f"^out: expected .*{np.dtype(data)}"):
             ops.loss_and_gradient(**problem(data), out=np.zeros(5, other))
         with pytest.raises(TypeError, match=f"^slots: expected .*{np.dtype(data)}"):
-            ops.step_(SGD(), np.ones(5, data), np.ones(5, data), np.zeros((1, 5), other), 1)
+            ops.step_(SGD(momentum=0.5), np.ones(5, data), np.ones(5, data), np.zeros((1, 5), other), 1)
         with pytest.raises(ValueError, match=f"^g: expected .*{np.dtype(data)}"):
-            ops.step_(SGD(), np.ones(5, data), np.ones(5, other), np.zeros((1, 5), data), 1)
+            ops.step_(SGD(momentum=0.5), np.ones(5, data), np.ones(5, other), np.zeros((1, 5), data), 1)
 
 
 def test_other_sizes_and_shapes_are_refused() -> None:
@@ -205,12 +248,12 @@ def test_other_sizes_and_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^slots: expected shape"):
         ops.step_(Adam(), np.ones(5), np.ones(5), np.zeros((1, 5)), 1)
     with pytest.raises(ValueError, match=r"^g: expected .* shape"):
-        ops.step_(SGD(), np.ones(5), np.ones(4), np.zeros((1, 5)), 1)
+        ops.step_(SGD(momentum=0.5), np.ones(5), np.ones(4), np.zeros((1, 5)), 1)
     with pytest.raises(ValueError, match=r"^g: "):
-        ops.step_(SGD(), np.ones((2, 3)), np.ones((3, 2)), np.zeros((1, 2, 3)), 1)
+        ops.step_(SGD(momentum=0.5), np.ones((2, 3)), np.ones((3, 2)), np.zeros((1, 2, 3)), 1)
     for t in (0, -1):
         with pytest.raises(ValueError, match=r"^t: steps count from 1"):
-            ops.step_(SGD(), np.ones(5), np.ones(5), np.zeros((1, 5)), t)
+            ops.step_(SGD(momentum=0.5), np.ones(5), np.ones(5), np.zeros((1, 5)), t)
 
 
 def test_outputs_must_not_overlap_inputs() -> None:
@@ -238,9 +281,9 @@ def test_the_arrays_of_a_step_must_not_overlap() -> None:
         (np.ones(5), block[:5], block[:5].reshape(1, 5), "g and slots"),
     ):
         with pytest.raises(ValueError, match=f"^{names} overlap in memory"):
-            ops.step_(SGD(), w, g, slots, 1)
+            ops.step_(SGD(momentum=0.5), w, g, slots, 1)
         assert np.array_equal(block, before)
-    ops.step_(SGD(), block[:5], np.ones(5), block[5:].reshape(1, 5), 1)
+    ops.step_(SGD(momentum=0.5), block[:5], np.ones(5), block[5:].reshape(1, 5), 1)
 
 
 # ---------------------------------------------------------------------------------------------------- inputs as they are

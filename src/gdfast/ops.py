@@ -203,6 +203,8 @@ def step_(
         raise ValueError(f"threads: expected an integer >= 1, got {threads!r}")
     _apart(w=w, g=g, slots=slots)
     covered = w.size if n_penalized is None else n_penalized
+    if not 0 <= covered <= w.size:
+        raise ValueError(f"n_penalized: expected 0 to {w.size}, got {covered!r}")
     coefficients = optimizer.coefficients_of(t - 1, 1)
     rule = cpu.rule_of(optimizer, coefficients, penalty or ElasticNet(), clipping, bounds, covered, w.dtype)
     lr = float(optimizer.rates(t - 1, 1)[0])

@@ -72,7 +72,6 @@ class Plan:
     optimizer: Optimizer
     penalty: ElasticNet = field(default_factory=ElasticNet)
     clipping: Clipping | None = None
-    bounds: Bounds | None = None
     batch_size: int = 256
     accumulate: int = 1
     shuffle: bool = True
@@ -80,6 +79,7 @@ class Plan:
     fit_intercept: bool = True
     average_from: int = 0
     mean_weight: float = 1.0
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
