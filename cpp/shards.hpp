@@ -9,7 +9,7 @@
 namespace gdfast {
 
 // A shard is worth a thread's attention from here on. All partial sums together may take this much memory and, where there
-// are more shards than a few, this share of the data: to clear and to add them is time too.
+// are more shards than a few, this share of what is read for them: to clear and to add them is time too.
 inline constexpr Index shard_bytes = 16 * 1024, partial_bytes = 64 * 1024 * 1024, shards_max = 128, shards_few = 8;
 inline constexpr double partial_share = 1.0 / 256;
 
@@ -18,7 +18,8 @@ inline Index shards_of(Index rows, Index d, Index k, std::size_t itemsize) {
     const double sums = double(d + 1) * double(lanes_of(k)) * sizeof(double);
     Index shards = 1;
     while (2 * shards <= shards_max && bytes >= double(2 * shards * shard_bytes) && rows >= 2 * shards * 16 &&
-           double(2 * shards) * sums <= (shards < shards_few ? double(partial_bytes) : partial_share * bytes))
+           double(2 * shards) * sums <=
+               (shards < shards_few ? double(partial_bytes) : partial_share * bytes * double(lanes_of(k))))
         shards *= 2;
     return shards;
 }
