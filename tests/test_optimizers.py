@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from rules import every_kernel
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
 
 from gdfast import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, ElasticNet, Lion, Nadam, RMSprop, optimizers
 from gdfast.backends import cpu
-from gdfast.losses import SquaredError
+from gdfast.losses import LogLoss, SquaredError
 from gdfast.optimizers import Optimizer
 from gdfast.plan import Examples, Plan, State
 from gdfast.schedules import ExponentialDecay
@@ -335,3 +337,28 @@ def test_every_optimizer_ends_at_the_optimum_of_the_penalised_objective(
     np.testing.assert_allclose(w, expected, atol=1e-3 * np.abs(expected).max())
     assert np.array_equal(w == 0, expected == 0)
     assert 0 < (expected == 0).sum() < 8
+
+
+RATES = every_kernel(ExponentialDecay(0.05, 2000, 0.5)) | {
+    "adadelta": Adadelta(ExponentialDecay(5.0, 2000, 0.5), epsilon=1e-4),
+    "adagrad": Adagrad(0.5),
+    "ftrl": FTRL(0.5),
+    "sgd": SGD(ExponentialDecay(1.0, 2000, 0.5)),
+    "sgd-momentum": SGD(ExponentialDecay(0.2, 2000, 0.5), momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("kernel", RATES)
+def test_every_optimizer_reaches_the_optimum_of_breast_cancer(kernel: str) -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    examples = Examples((X - X.mean(axis=0)) / X.std(axis=0), y.astype(np.float64), None)
+    plan = Plan(LogLoss(), RATES[kernel], ElasticNet(1 / examples.n), batch_size=32)
+
+    def objective(w: Array) -> float:
+        return cpu.gradient(examples, plan.loss, w, True)[0] / examples.n + plan.penalty.value(w)
+
+    theirs = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(examples.X, y)
+    state = State.start(plan, np.zeros((31, 1)))
+    for _ in range(1000):
+        cpu.epoch(examples, plan, state, plan.optimizer.rates(state.step, plan.steps(examples.n)))
+    assert objective(state.w) <= 1.001 * objective(np.append(theirs.coef_, theirs.intercept_)[:, None])

@@ -76,8 +76,8 @@ class Optimizer:
 
     def coefficients_of(self, first: int, count: int) -> Array:
         """``coefficients`` of the steps first + 1, ..., first + count, cut short where all the rest equal the last row."""
-        rows, end = min(count, 1024), self._at(first + count)
-        while rows < count and not np.array_equal(self._at(first + rows), end):
+        rows = min(count, 1024)
+        while rows < count and not np.array_equal(self._at(first + rows), self._at(first + count)):
             rows = min(2 * rows, count)
         return self.coefficients(np.arange(first + 1, first + rows + 1, dtype=np.float64))
 
@@ -316,8 +316,10 @@ class Adam(Optimizer):
 
     def coefficients(self, t: Array) -> Array:
         """(correction of m, of v, epsilon beside the corrected root)"""
-        of_m, of_v = 1 / (1 - self.beta_1**t), 1 / (1 - self.beta_2**t)
-        return np.stack([of_m, of_v, self.epsilon * (np.sqrt(of_v) if self.keras_epsilon else np.ones_like(t))], axis=1)
+        out = np.empty((len(t), 3))
+        out[:, 0], out[:, 1] = 1 / (1 - self.beta_1**t), 1 / (1 - self.beta_2**t)
+        out[:, 2] = self.epsilon * np.sqrt(out[:, 1]) if self.keras_epsilon else self.epsilon
+        return out
 
     def step(
         self, w: Array, g: Array, slots: Array, lr: float, t: int, l1: Number = 0.0, factor: Number = 1.0

@@ -60,7 +60,7 @@ def rule_of(
     def typed(values: float | Array) -> float | Array:
         return np.asarray(values, dtype=dtype) if isinstance(values, np.ndarray) else values
 
-    lower, upper = (bounds or Bounds()).of_each(n_penalized)
+    lower, upper = bounds.of_each(n_penalized) if bounds else (-np.inf, np.inf)
     min_norm, max_norm = clipping.norm_range if clipping else (0.0, np.inf)
     return _core.Rule(
         optimizer=optimizer.kernel,

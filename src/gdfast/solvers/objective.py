@@ -36,6 +36,8 @@ class Objective:
     first: float | None = None
 
     def __post_init__(self) -> None:
+        if self.penalty.factors is not None:
+            raise ValueError("factors of a penalty are for mini-batch training; the full-data solvers take none")
         self.total_weight = self.examples.total_weight
 
     @property
