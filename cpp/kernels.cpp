@@ -255,8 +255,8 @@ struct Update {
                 const T gradient = clamp(scale * gradients[i], -limit, limit) + l2 * factor[i] * x[i];
                 const Move<T> move = optimizer.step({x[i], gradient, lr, l1 * factor[i], factor[i]}, slot[Index(S) * n + i]...);
                 const T moved = move.to - decay * x[i];
-                const T size = max(T(0), absolute(moved) - move.threshold);
-                x[i] = clamp(moved < 0 ? -size : size, lower[i], upper[i]);
+                const T size = max(T(0), std::fabs(moved) - move.threshold);
+                x[i] = clamp(std::copysign(size, moved), lower[i], upper[i]);
             }
         }
     }
