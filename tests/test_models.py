@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from rules import every_kernel
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 
@@ -231,6 +232,21 @@ def test_a_parameter_that_json_cannot_express_is_named(value: Any, tmp_path: Pat
     with pytest.raises(TypeError, match=r"parameter alpha is .*, which a model file cannot hold; expected "):
         save(model, tmp_path / "m.gdfast")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kernel", every_kernel(DECAY))
+def test_every_optimizer_goes_on_from_a_file(kernel: str, tmp_path: Path) -> None:
+    X, y = features(float), labels(np.array(["no", "yes"]), 2)
+    optimizer = every_kernel(DECAY, weight_decay=0.1)[kernel]
+    model = SGDClassifier(loss="log_loss", optimizer=optimizer, batch_size=16, random_state=0)
+    model.partial_fit(X, y, classes=np.unique(y))
+    save(model, tmp_path / "model.gdfast")
+    again = load(tmp_path / "model.gdfast")
+    assert again.optimizer == optimizer
+    for m in (model, again):
+        m.partial_fit(X, y)
+    assert np.array_equal(again.coef_, model.coef_)
+    assert np.array_equal(again._state.slots, model._state.slots)
 
 
 def test_a_field_of_an_optimizer_is_named(tmp_path: Path) -> None:
