@@ -524,11 +524,12 @@ def test_every_optimizer_learns(optimizer: str, name: str) -> None:
     X, y = problem(2000) if name == "SGDClassifier" else regression(2000)
     loss = "log_loss" if name == "SGDClassifier" else "squared_error"
     best = (theirs.LogisticRegression() if name == "SGDClassifier" else theirs.Ridge()).fit(X, y).score(X, y)
-    by_name = getattr(ours, name)(loss, optimizer=optimizer, batch_size=16, tol=None, max_iter=60, random_state=0).fit(
+    by_name = getattr(ours, name)(loss, optimizer=optimizer, batch_size=16, tol=None, max_iter=600, random_state=0).fit(
         X, y
     )
     assert by_name.score(X, y) > best - 0.02
-    rate = ExponentialDecay(0.05, decay_steps=500, decay_rate=0.5)
+    start = {"adadelta": 5.0, "adagrad": 1.0, "ftrl": 1.0}.get(optimizer, 0.05)
+    rate = ExponentialDecay(start, decay_steps=500, decay_rate=0.5)
     with_rate = getattr(ours, name)(
         loss, optimizer=optimizers.ALL[optimizer](rate), batch_size=16, tol=None, max_iter=20, random_state=0
     ).fit(X, y)
