@@ -281,25 +281,30 @@ struct Rule {
 py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w,
                    const py::array& slots, const py::object& average, const std::string& loss,
                    const std::vector<double>& loss_parameters, const Rule& rule, const py::array& rates, const py::array& norms,
-                   const py::object& keys, Index batch, Index first_step, Index average_from, double mean_weight,
-                   bool intercept, int threads, Index shards) {
+                   const py::array& losses, Index steps, double seconds, const py::object& keys, Index block, Index batch,
+                   Index first_step, Index average_from, double mean_weight, bool intercept, int threads, Index shards) {
     return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
         complete(features, y, weight, outputs(w, p.d), loss, loss_parameters, intercept);
         if (batch < 1) refuse("batch", "expected at least 1 row");
-        const Index size = (p.d + 1) * p.k, steps = (p.n + batch - 1) / batch;
+        const Index size = (p.d + 1) * p.k;
+        if (block < 1 || block > std::max<Index>(p.n, 1)) refuse("block", "expected 1 to n rows");
+        if (steps < 0 || steps > (p.n + batch - 1) / batch) refuse("steps", "expected at most the number of batches");
         Epoch<T> e{};
         e.batch = batch;
-        e.shuffled = !keys.is_none();
-        e.keys = optional_memory<std::uint32_t>(keys, "keys", 6);
+        e.steps = steps;
+        e.seconds = seconds;
+        const Order order{optional_memory<std::uint32_t>(keys, "keys", 6), block};
+        e.order = order.keys ? &order : nullptr;
         e.update = rule.update(*p.kernels, w, slots, size, p.d * p.k);
         e.coefficients = e.update.step.coefficients;
         e.n_coefficients = rule.rows();
         e.mean_weight = mean_weight;
         e.rates = memory<double>(rates, "rates", steps, false);
         e.norms = memory<double>(norms, "norms", steps, true);
+        e.losses = memory<double>(losses, "losses", steps, true);
         e.first_step = first_step;
         e.average_from = average.is_none() ? 0 : average_from;
         e.average = average.is_none() ? nullptr : memory<T>(array_of(average, "average"), "average", size, true);
@@ -392,13 +397,14 @@ void cholesky_solve(const py::array& L, const py::array& b) {
     active().f64->cholesky_solve(l, n, x);
 }
 
-py::array_t<Index> order_rows(Index n, const py::array& keys, Index first, Index count) {
+py::array_t<Index> order_rows(Index n, const py::array& keys, Index first, Index count, Index block) {
+    if (block < 1 || block > std::max<Index>(n, 1)) refuse("block", "expected 1 to n rows");
     if (first < 0 || count < 0 || first + count > n) refuse("first", "expected positions in [0, n)");
     const std::uint32_t* k = memory<std::uint32_t>(keys, "keys", 6, false);
     py::array_t<Index> rows(count);
     Index* out = rows.mutable_data();
     py::gil_scoped_release nogil;
-    active().f32->order_rows(n, k, first, count, out);
+    active().f32->order_rows(n, {k, block}, first, count, out);
     return rows;
 }
 
@@ -424,9 +430,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::arg("max_norm"), py::arg("clip_value"));
     m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
           py::arg("slots").noconvert(), py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("rule"),
-          py::arg("rates").noconvert(), py::arg("norms").noconvert(), py::arg("keys").noconvert(), py::arg("batch"),
-          py::arg("first_step"), py::arg("average_from"), py::arg("mean_weight"), py::arg("intercept"), py::arg("threads"),
-          py::arg("shards") = 0, "One epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
+          py::arg("rates").noconvert(), py::arg("norms").noconvert(), py::arg("losses").noconvert(), py::arg("steps"),
+          py::arg("seconds"), py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("first_step"),
+          py::arg("average_from"), py::arg("mean_weight"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
+          "The first steps of an epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
     m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
           py::arg("rule"), py::arg("lr"), py::arg("n_penalized"), py::arg("threads"),
           "One fused optimizer step, in place; the norm of g where clipping asks for it, else 0.");
@@ -440,7 +447,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("cholesky_solve", cholesky_solve, py::arg("L").noconvert(), py::arg("b").noconvert(),
           "b becomes the solution of L L' x = b.");
     m.def("order_rows", order_rows, py::arg("n"), py::arg("keys").noconvert(), py::arg("first"), py::arg("count"),
-          "Rows at positions first, first + 1, ... of the order of n rows given by six uint32 keys.");
+          py::arg("block") = 1,
+          "Rows at positions first, first + 1, ... of the order of n rows, in blocks, given by six uint32 keys.");
     m.def("shards_of", shards_of, py::arg("rows"), py::arg("d"), py::arg("k"), py::arg("itemsize"),
           "How many parts a batch is summed in.");
     m.def(

@@ -77,15 +77,17 @@ double update(const Kernels<T>&, const Update<T>&, const T* g, int threads);
 // One epoch of mini-batches.
 template <class T>
 struct Epoch {
-    Index batch;    // rows a step
-    bool shuffled;  // in the order given by the keys
-    const std::uint32_t* keys;
+    Index batch;         // rows a step
+    Index steps;         // to make, at most as many as there are batches
+    double seconds;      // begin no step after so many
+    const Order* order;  // null for rows as they lie
     Update<T> update;
     const double* coefficients;  // of the optimizer, a row a step; the last row holds for all steps behind it
     Index n_coefficients;        // rows
     double mean_weight;          // a step divides by this times its rows
     const double* rates;         // one a step
     double* norms;               // of the mean gradient before clipping, one a step
+    double* losses;              // sums of the weighted losses, one a step
     Index first_step;            // steps made before
     Index average_from;          // first step (from 1) of the running mean of w, 0 for none
     T* average;

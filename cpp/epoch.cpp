@@ -34,13 +34,13 @@ public:
         : p(problem),
           e(epoch),
           cancel(*team.cancel),
-          count((p.n + e.batch - 1) / e.batch),
+          count(e.steps),
           shards_max(team.shards ? team.shards : shards_of(std::min(e.batch, p.n), p.d, p.k, sizeof(T))),
           lanes(lanes_of(p.k)),
           size((p.d + 1) * lanes),
           parameters((p.d + 1) * p.k),
           blocks(parameter_blocks(parameters)),
-          tiles(tiles_for(p, team.threads, shards_max, e.shuffled ? e.keys : nullptr)),
+          tiles(tiles_for(p, team.threads, shards_max, e.order)),
           partial(std::size_t(shards_max * size)),
           losses(std::size_t(shards_max)),
           squares(std::size_t(blocks)),
@@ -109,6 +109,7 @@ private:
             result.finite = finite;
             if (finite) ++result.steps;
             e.norms[b] = norm;
+            e.losses[b] = loss;
             stop = !finite || cancel.load(std::memory_order_relaxed);
         }
         if (!finite) return;
@@ -175,14 +176,17 @@ private:
 
 template <class T>
 EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
-    constexpr double turn = 1e-3, forever = 1e30;
+    constexpr double turn = 1e-3;
+    const auto began = std::chrono::steady_clock::now();
     Steps<T> steps(p, e, team);
     thread_local Pace pace;  // as long as the worker, so from epoch to epoch of a fit
     pace.start(e.update.w, e.batch);
     for (Index b = 0; b < steps.count && !steps.stop;) {
         const auto start = std::chrono::steady_clock::now();
-        const Index made =
-            steps.threads() == 1 ? steps.run(b, forever, 1) : steps.run(b, turn, pace.alone() ? 1 : steps.threads());
+        const double left = e.seconds - seconds_since(began);
+        if (left <= 0) break;
+        const Index made = steps.threads() == 1 ? steps.run(b, left, 1)
+                                                : steps.run(b, std::min(turn, left), pace.alone() ? 1 : steps.threads());
         pace.took(seconds_since(start) / double(made));
         b += made;
     }

@@ -61,8 +61,8 @@ struct Kernels {
     void (*add)(const T* a, Index n, double* sum);  // sum += a
     double (*sum_of_squares)(const T* a, Index n);  // in double
     Index (*find_non_finite)(const T* a, Index n);  // first NaN or infinity, -1 where there is none
-    // rows[i] = the row at position first + i of a shuffled order of n rows; six keys
-    void (*order_rows)(Index n, const std::uint32_t* keys, Index first, Index count, Index* rows);
+    // rows[i] = the row at position first + i of a shuffled order of n rows
+    void (*order_rows)(Index n, Order order, Index first, Index count, Index* rows);
     Index (*cholesky)(double* A, Index n, double smallest, const std::atomic<bool>& cancel);
     void (*cholesky_solve)(const double* L, Index n, double* b);
     const LossKernel<T>* losses;

@@ -2,6 +2,9 @@
 // position can be asked for by itself, so shuffling is parallel and a run can be resumed anywhere.
 // Included by kernels.cpp only.
 //
+// With blocks of more than one row, rows are read in runs: the rows, seen as a circle that is cut at a place given by the
+// keys, are divided into blocks of consecutive rows, which are permuted; what is left over comes last.
+//
 // A Feistel network on pairs (left, right) of a rectangle a x b >= n as small as can be, walked again in the rare case that
 // it leaves [0, n) (Black and Rogaway 2002, "generalised Feistel" and "cycle walking").
 #pragma once
@@ -52,8 +55,8 @@ struct Feistel {
     }
 };
 
-// rows[i] = the row at position first + i of the order of n rows
-inline void order_rows(Index n, const Word* keys, Index first, Index count, Index* rows) {
+// rows[i] = the image of first + i under the permutation of n
+inline void permute(Index n, const Word* keys, Index first, Index count, Index* rows) {
     const Feistel permutation(n, keys);
     constexpr int block = Feistel::block;
     const Index b = permutation.b;
@@ -80,6 +83,28 @@ inline void order_rows(Index n, const Word* keys, Index first, Index count, Inde
                 permutation.apply(one_left, one_right);
                 rows[start + i] = Index(one_left[0]) * b + one_right[0];
             }
+    }
+}
+
+// rows[i] = the row at position first + i of the order of n rows
+inline void order_rows(Index n, Order order, Index first, Index count, Index* rows) {
+    if (order.block == 1) return permute(n, order.keys, first, count, rows);
+    const Index blocks = n / order.block;  // whole ones
+    const Index cut = Index((std::uint64_t(order.keys[0]) << 31 ^ order.keys[1]) % std::uint64_t(n));
+    Index some[Feistel::block], known = 0, from = -1;  // images of `known` blocks from `from` on
+    for (Index i = 0; i < count;) {
+        const Index position = first + i, j = position / order.block, within = position % order.block;
+        if (j < blocks && (from < 0 || j >= from + known)) {
+            from = j;
+            known = blocks - j < Feistel::block ? blocks - j : Feistel::block;
+            permute(blocks, order.keys, from, known, some);
+        }
+        const Index run = order.block - within < count - i ? order.block - within : count - i;
+        Index row = ((j < blocks ? some[j - from] : blocks) * order.block + within + cut) % n;
+        for (Index end = i + run; i < end; ++i) {
+            rows[i] = row;
+            if (++row == n) row = 0;
+        }
     }
 }
 

@@ -60,7 +60,7 @@ void add_shards(const double* partial, Index shards, Index size, Index k, Index 
 }
 
 template <class T>
-std::vector<Tile<T>> tiles_for(const Problem<T>& problem, int threads, Index shards, const std::uint32_t* order = nullptr,
+std::vector<Tile<T>> tiles_for(const Problem<T>& problem, int threads, Index shards, const Order* order = nullptr,
                                Index gram_stride = 0) {
     std::vector<Tile<T>> tiles;
     const Index count = std::max<Index>(1, std::min<Index>(threads, shards));

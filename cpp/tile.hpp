@@ -16,8 +16,8 @@ inline constexpr Index rows_drawn = 256;
 template <class T>
 class Tile {
 public:
-    // order: the keys of a shuffled order of rows, null for rows as they lie. gram_stride: 0 where no Hessian is asked for.
-    Tile(const Problem<T>& problem, const std::uint32_t* order, Index gram_stride)
+    // order: null for rows as they lie. gram_stride: 0 where no Hessian is asked for.
+    Tile(const Problem<T>& problem, const Order* order, Index gram_stride)
         : problem_(problem), order_(order), lanes_(lanes_of(problem.k)), capacity_(capacity(problem)), stride_(gram_stride) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_));
@@ -161,7 +161,7 @@ private:
         if (first < drawn_first_ || first + m > drawn_first_ + drawn_count_) {
             drawn_first_ = first;
             drawn_count_ = std::min(Index(drawn_.size()), problem_.n - first);
-            problem_.kernels->order_rows(problem_.n, order_, first, drawn_count_, drawn_.data());
+            problem_.kernels->order_rows(problem_.n, *order_, first, drawn_count_, drawn_.data());
         }
         return drawn_.data() + (first - drawn_first_);
     }
@@ -187,7 +187,7 @@ private:
     }
 
     const Problem<T>& problem_;
-    const std::uint32_t* order_;
+    const Order* order_;
     Index lanes_, capacity_, stride_;
     bool as_rows_ = true;
     DenseRows<T> rows_{};

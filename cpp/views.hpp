@@ -22,6 +22,12 @@ struct DenseColumns {
     Index d;
 };
 
+// A shuffled order of rows: six keys, and how many consecutive rows stay together (see order.hpp).
+struct Order {
+    const std::uint32_t* keys;
+    Index block;
+};
+
 // Which rows of a matrix a tile is made of: index[first + i], or first + i where there is no index.
 struct Selection {
     const Index* index;

@@ -46,7 +46,8 @@ def good(function: str, dtype: Any = np.float64) -> dict[str, Any]:
         "epoch": {
             "X": X, "y": y, "weight": weight, "w": w, "slots": slots, "average": w.copy(),
             "loss": "huber", "loss_parameters": (1.35,), "rule": rule(),
-            "rates": np.full(3, 0.1), "norms": np.zeros(3), "keys": keys_of(0, 0), "batch": 2, "first_step": 0,
+            "rates": np.full(3, 0.1), "norms": np.zeros(3), "losses": np.zeros(3), "steps": 3,
+            "seconds": np.inf, "keys": keys_of(0, 0), "block": 1, "batch": 2, "first_step": 0,
             "average_from": 1, "mean_weight": 1.0, "intercept": True, "threads": 1,
         },
         "update": {
@@ -77,7 +78,7 @@ FUNCTIONS = (
 WRITTEN = {
     "margins": {"z"},
     "gradient": {"g", "H"},
-    "epoch": {"w", "slots", "average", "norms"},
+    "epoch": {"w", "slots", "average", "norms", "losses"},
     "update": {"w", "slots"},
     "scale_to_norm": {"g"},
     "cholesky": {"A"},
@@ -241,6 +242,14 @@ def test_other_values_are_refused() -> None:
         _core.epoch(**good("epoch") | {"rule": rule(parameters=())})
     with pytest.raises(ValueError, match="batch: expected at least 1 row"):
         _core.epoch(**good("epoch") | {"batch": 0})
+    for steps in (-1, 4):
+        with pytest.raises(ValueError, match="steps: expected at most the number of batches"):
+            _core.epoch(**good("epoch") | {"steps": steps})
+    for block in (0, 7):
+        with pytest.raises(ValueError, match="block: expected 1 to n rows"):
+            _core.epoch(**good("epoch") | {"block": block})
+    with pytest.raises(ValueError, match="block: expected 1 to n rows"):
+        _core.order_rows(**good("order_rows") | {"block": 11})
     with pytest.raises(ValueError, match="w: expected"):
         _core.margins(**good("margins") | {"w": np.zeros((D + 1, 0))})
     with pytest.raises(ValueError, match="instruction set 'sse9' is not available on this machine; available: "):
@@ -335,7 +344,8 @@ def test_the_gil_is_free_while_native_code_runs(name: str) -> None:
         "epoch": lambda: _core.epoch(
             **good("epoch")
             | {"X": X, "y": y, "weight": None, "w": w, "slots": np.zeros((2, 17)), "average": None}
-            | {"rates": np.full(1000, 1e-3), "norms": np.zeros(1000), "batch": 1000, "average_from": 0}
+            | {"rates": np.full(1000, 1e-3), "norms": np.zeros(1000), "losses": np.zeros(1000), "steps": 1000}
+            | {"batch": 1000, "average_from": 0}
         ),
         "update": lambda: _core.update(**good("update") | {"w": long, "g": long.copy(), "slots": slots}),
         "norm": lambda: _core.norm(long),
@@ -356,6 +366,7 @@ def train_alone(seed: int) -> tuple[Array, float]:
     for epoch in range(3):
         arguments = good("epoch") | {"X": X, "y": y, "weight": None, "w": w, "slots": slots, "average": None}
         arguments |= {"loss": "log_loss", "loss_parameters": (), "rates": np.full(len(norms), 0.01), "norms": norms}
+        arguments |= {"losses": np.zeros(len(norms)), "steps": len(norms)}
         _core.epoch(**arguments | {"keys": keys_of(seed, epoch), "batch": 256, "average_from": 0, "threads": 2})
     g = np.zeros(d + 1)
     loss = _core.gradient(X, y, None, w, g, None, "log_loss", (), True, 2)

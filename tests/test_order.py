@@ -112,3 +112,42 @@ def test_batches_hold_rows_from_everywhere() -> None:
     tenth = order.reshape(-1, batch) * 10 // n
     counts = np.array([np.bincount(row, minlength=10) for row in tenth])
     assert chi_square(counts.ravel()) < 5
+
+
+# --------------------------------------------------------------------------------------------------------------- blocks
+
+BLOCKS = [(n, block) for n in (1, 2, 7, 64, 1000, 65_537) for block in (1, 2, 3, 16, 64, 1000) if block <= n]
+
+
+@pytest.mark.parametrize(("n", "block"), BLOCKS)
+def test_blocks_are_ordered_as_the_specification_says(isa: str, n: int, block: int, rng: np.random.Generator) -> None:
+    for epoch in range(3):
+        keys = keys_of(n, epoch)
+        whole = order_rows(n, keys, block=block)
+        assert np.array_equal(np.sort(whole), np.arange(n))
+        np.testing.assert_array_equal(_core.order_rows(n, keys, 0, n, block), whole)
+        for first, last in (sorted(rng.integers(0, n + 1, 2)) for _ in range(20)):
+            part = _core.order_rows(n, keys, first, last - first, block)
+            np.testing.assert_array_equal(part, whole[first:last])
+            np.testing.assert_array_equal(order_rows(n, keys, first, last - first, block), whole[first:last])
+
+
+def test_rows_of_a_block_stay_together_and_blocks_do_not() -> None:
+    n, block = 10_007, 16
+    cuts, orders = set(), []
+    for epoch in range(20):
+        order = _core.order_rows(n, keys_of(1, epoch), 0, n, block)
+        runs = order[: n // block * block].reshape(-1, block)
+        assert ((np.diff(runs, axis=1) % n) == 1).all()
+        assert (np.diff(runs[:, 0]) % n == block).sum() < 12  # by chance about one
+        cuts.add(int(runs[0, 0]) % block)
+        orders.append(order)
+    assert len(cuts) > 8  # blocks are cut elsewhere in every epoch
+    assert len({int(order[-1]) for order in orders}) == 20  # and so is what comes last
+
+
+def test_blocks_are_at_every_place_about_as_often() -> None:
+    n, block = 96, 8
+    orders = np.array([_core.order_rows(n, keys_of(seed, 1), 0, n, block) for seed in range(4000)])
+    for row in (0, 7, 50, 95):
+        assert chi_square(np.bincount((orders == row).argmax(axis=1), minlength=n)) < 5

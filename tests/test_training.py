@@ -67,6 +67,7 @@ class Case:
     bounds: int
     intercept: bool
     d: int
+    block: int
 
     def __str__(self) -> str:
         return "-".join(str(getattr(self, f.name)) for f in fields(self))
@@ -91,6 +92,7 @@ def cases() -> Iterator[tuple[str, Case]]:
             (0, *range(len(BOUNDS))),
             (True, True, False),
             (1, 3, 7, 28, 33, 70),
+            (1, 5, 16),
         )
         drawn = [rng.permutation(np.resize(np.arange(len(values)), 16)) for values in axes]
         for picks in zip(*drawn, strict=True):
@@ -140,6 +142,7 @@ def test_epochs_equal_the_specification(isa: str, case: Case, layouts: dict[str,
         clipping=CLIPPINGS[case.clipping],
         batch_size=case.batch if case.batch > 0 else n - 100 * case.batch,
         shuffle=case.shuffle,
+        block=case.block,
         seed=3,
         fit_intercept=case.intercept,
         average_from=case.average_from,
@@ -168,7 +171,7 @@ def test_the_sample_of_cases_has_every_value_of_every_axis_for_every_loss() -> N
     for name in LOSSES:
         mine = [case for _, case in drawn if case.loss == name]
         assert {isa for isa, case in drawn if case.loss == name} == set(runtime.instruction_sets())
-        sizes = {"layout": 5, "dtype": 2, "batch": 5, "weighted": 2, "shuffle": 2, "average_from": 3, "d": 6}
+        sizes = {"layout": 5, "dtype": 2, "batch": 5, "weighted": 2, "shuffle": 2, "average_from": 3, "d": 6, "block": 3}
         sizes |= {"optimizer": len(OPTIMIZERS), "clipping": len(CLIPPINGS), "penalty": len(PENALTIES), "intercept": 2}
         sizes |= {"bounds": len(BOUNDS)}
         assert {axis: len({getattr(case, axis) for case in mine}) for axis in sizes} == sizes
@@ -302,6 +305,30 @@ def test_micro_batches_are_clipped_and_decayed_once(dtype: Any, clipping: Clippi
     np.testing.assert_allclose(state.w, w, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-13)
     assert (np.abs(w[:-1]) <= np.float32(0.2)).all()
     assert not (w[:-1] == 0).all()
+
+
+@pytest.mark.parametrize("backend", [cpu, reference], ids=["cpu", "reference"])
+def test_an_epoch_ends_with_its_rates_or_its_time(dtype: Any, backend: Any) -> None:
+    examples, plan = examples_of(300, 5, dtype), Plan(LogLoss(), Adam(RATE), batch_size=32, block=4)
+    state = State.start(plan, np.zeros((6, 1), dtype))
+    whole = backend.epoch(examples, plan, state, plan.optimizer.rates(0, 10), 1)
+    assert (whole.steps, len(whole.losses)) == (10, 10)
+    assert whole.losses.sum() == pytest.approx(whole.loss_sum, rel=1e-12)
+    part = State.start(plan, np.zeros((6, 1), dtype))
+    first = backend.epoch(examples, plan, part, plan.optimizer.rates(0, 4), 1)
+    assert (first.steps, part.step, part.epoch) == (4, 4, 1)
+    np.testing.assert_array_equal(first.losses, whole.losses[:4])
+    np.testing.assert_array_equal(first.norms, whole.norms[:4])
+    late = backend.epoch(examples, plan, part, plan.optimizer.rates(4, 10), 1, 0.0)
+    assert (late.steps, late.finite, part.step) == (0, True, 4)
+
+
+def test_a_long_epoch_is_ended_by_the_clock() -> None:
+    examples, plan = examples_of(400_000, 20), Plan(LogLoss(), SGD(0.01), batch_size=8)
+    state = State.start(plan, np.zeros((21, 1)))
+    for threads in (1, 2):
+        report = cpu.epoch(examples, plan, state, plan.optimizer.rates(0, plan.steps(examples.n)), threads, 0.005)
+        assert 0 < report.steps < plan.steps(examples.n)
 
 
 @pytest.mark.parametrize("kind", [Adam, Nadam, SGD], ids=str)

@@ -3,6 +3,9 @@
 Six rounds of a Feistel network on pairs (left, right) of a rectangle a x b >= n as small as can be, walked again in the
 rare case that it leaves [0, n) (Black and Rogaway 2002). Nothing is stored, so shuffling costs no memory, runs in
 parallel, and a run can be resumed anywhere.
+
+With blocks of more than one row, memory is read in runs: the rows, seen as a circle that is cut at a place given by the
+keys, are divided into blocks of consecutive rows, which are permuted; what is left over comes last.
 """
 
 from __future__ import annotations
@@ -38,9 +41,20 @@ def _permute(position: Array, n: int, keys: Array) -> Array:
     return left * b + right
 
 
-def order_rows(n: int, keys: Array, first: int = 0, count: int | None = None) -> Array:
-    """The rows at positions first, ..., first + count - 1 of the order of n rows: int64."""
-    rows = _permute(np.arange(first, n if count is None else first + count, dtype=np.int64), n, keys)
-    while (outside := rows >= n).any():
-        rows[outside] = _permute(rows[outside], n, keys)
-    return rows
+def _images(position: Array, n: int, keys: Array) -> Array:
+    """What the permutation of [0, n) makes of these numbers."""
+    image = _permute(position, n, keys)
+    while (outside := image >= n).any():
+        image[outside] = _permute(image[outside], n, keys)
+    return image
+
+
+def order_rows(n: int, keys: Array, first: int = 0, count: int | None = None, block: int = 1) -> Array:
+    """The rows at positions first, ..., first + count - 1 of the order of n rows, ``block`` in a run: int64."""
+    position = np.arange(first, n if count is None else first + count, dtype=np.int64)
+    if block == 1:
+        return _images(position, n, keys)
+    blocks, cut = n // block, ((int(keys[0]) << 31) ^ int(keys[1])) % n
+    of, within = np.divmod(position, block)
+    of[of < blocks] = _images(of[of < blocks], blocks, keys)
+    return (of * block + within + cut) % n

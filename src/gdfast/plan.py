@@ -65,6 +65,7 @@ class Plan:
     """One run of mini-batch training: the picks that the pipeline of DESIGN fixes the order of.
 
     A step sees ``batch_size * accumulate`` rows and divides their gradient by that number times ``mean_weight``.
+    ``block``: so many consecutive rows stay together when rows are shuffled (see order.py), so that memory is read in runs.
     ``average_from``: the first step (from 1) of the running mean of the weights (Polyak and Juditsky 1992), 0 for none.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     batch_size: int = 256
     accumulate: int = 1
     shuffle: bool = True
+    block: int = 1
     seed: int = 0
     fit_intercept: bool = True
     average_from: int = 0
@@ -82,7 +84,7 @@ class Plan:
     bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate"):
+        for name in ("batch_size", "accumulate", "block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
 
@@ -127,9 +129,10 @@ class State:
 @dataclass(frozen=True)
 class EpochReport:
     """One epoch: the sum of the weighted losses (each row before its own step), the steps made, whether all numbers were
-    finite, and the norm of every step's mean gradient before clipping."""
+    finite; of every step made the norm of its mean gradient before clipping and the sum of its losses."""
 
     loss_sum: float
     steps: int
     finite: bool
     norms: Array = field(repr=False)
+    losses: Array = field(repr=False)

@@ -28,5 +28,8 @@ class Backend(Protocol):
     ) -> tuple[float, Array, Array]:
         """As gradient, and X' diag(weight * curvature of output 0) X as float64 (d + 1, d + 1)"""
 
-    def epoch(self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int) -> EpochReport:
-        """One epoch of mini-batches, in place on ``state``; one rate a step."""
+    def epoch(
+        self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int, seconds: float
+    ) -> EpochReport:
+        """One epoch of mini-batches, in place on ``state``; one rate a step, fewer of them than there are batches end it
+        early, and so do ``seconds``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,13 @@ def rule_of(
     )
 
 
-def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1) -> EpochReport:
+def epoch(
+    examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
+) -> EpochReport:
     optimizer, w = plan.optimizer, state.w
     coefficients = optimizer.coefficients_of(state.step, len(rates))
     n_penalized = w.size - w.shape[1]
-    norms = np.zeros(len(rates))
+    norms, losses = np.zeros(len(rates)), np.zeros(len(rates))
     loss_sum, steps, finite = _core.epoch(
         X=examples.X,
         y=examples.y,
@@ -95,7 +98,11 @@ def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: i
         rule=rule_of(optimizer, coefficients, plan.penalty, plan.clipping, plan.bounds, n_penalized, w.dtype),
         rates=rates,
         norms=norms,
+        losses=losses,
+        steps=len(rates),
+        seconds=seconds,
         keys=keys_of(plan.seed, state.epoch) if plan.shuffle else None,
+        block=min(plan.block, examples.n),
         batch=plan.rows_per_step,
         first_step=state.step,
         average_from=plan.average_from,
@@ -105,4 +112,4 @@ def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: i
     )
     state.step += steps
     state.epoch += bool(finite)
-    return EpochReport(loss_sum, steps, finite, norms)
+    return EpochReport(loss_sum, steps, finite, norms, losses)

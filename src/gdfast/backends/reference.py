@@ -3,6 +3,8 @@ benches. Every question about the order of operations is answered by ``epoch`` a
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -87,22 +89,30 @@ def update(
         w[covered] = bounds.project(w[covered])
 
 
-def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1) -> EpochReport:
+def epoch(
+    examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
+) -> EpochReport:
+    began = time.perf_counter()
     X, y, n, w = _matrix(examples.X), _targets(examples), examples.n, state.w
-    order = order_rows(n, keys_of(plan.seed, state.epoch)) if plan.shuffle else None
-    loss_sum, norms = 0.0, np.zeros(len(rates))
+    order = order_rows(n, keys_of(plan.seed, state.epoch), block=min(plan.block, n)) if plan.shuffle else None
+    norms, losses = np.zeros(len(rates)), np.zeros(len(rates))
+    made, finite = 0, True
     for b, lr in enumerate(rates):
+        if time.perf_counter() - began >= seconds:
+            break
         batch = slice(b * plan.rows_per_step, min((b + 1) * plan.rows_per_step, n))
         rows = batch if order is None else order[batch]
         weight = 1.0 if examples.weight is None else examples.weight[rows, None]
         value, g = _loss_and_gradient(X[rows], y[rows], weight, plan.loss, w)
-        loss_sum += float(value)
+        losses[b] = value
         g /= (batch.stop - batch.start) * plan.mean_weight
         if not plan.fit_intercept:
             g[-1] = 0
         norms[b] = np.sqrt(np.square(g, dtype=np.float64).sum())
         if not (np.isfinite(value) and np.isfinite(norms[b])):
-            return EpochReport(loss_sum, b, False, norms)
+            finite = False
+            break
+        made += 1
         state.step += 1
         update(
             plan.optimizer,
@@ -118,5 +128,5 @@ def epoch(examples: Examples, plan: Plan, state: State, rates: Array, threads: i
         )
         if state.average is not None and state.step >= plan.average_from:
             state.average += (w - state.average) / (state.step - plan.average_from + 1)
-    state.epoch += 1
-    return EpochReport(loss_sum, len(rates), True, norms)
+    state.epoch += finite
+    return EpochReport(float(losses.sum()), made, finite, norms, losses)
