@@ -36,7 +36,7 @@ def test_optimizers_are_the_native_ones(isa: str) -> None:
 @pytest.mark.parametrize("registry", [losses, optimizers, schedules], ids=["losses", "optimizers", "schedules"])
 def test_every_formula_of_a_module_is_registered(registry: Any) -> None:
     all_of_them = registry.ALL.values() if isinstance(registry.ALL, dict) else registry.ALL
-    base = {"Loss", "Optimizer"}
+    base = {"Loss", "Optimizer", "Plateau"}
     defined = {
         name
         for name, kind in vars(registry).items()

@@ -171,7 +171,16 @@ def test_the_sample_of_cases_has_every_value_of_every_axis_for_every_loss() -> N
     for name in LOSSES:
         mine = [case for _, case in drawn if case.loss == name]
         assert {isa for isa, case in drawn if case.loss == name} == set(runtime.instruction_sets())
-        sizes = {"layout": 5, "dtype": 2, "batch": 5, "weighted": 2, "shuffle": 2, "average_from": 3, "d": 6, "block": 3}
+        sizes = {
+            "layout": 5,
+            "dtype": 2,
+            "batch": 5,
+            "weighted": 2,
+            "shuffle": 2,
+            "average_from": 3,
+            "d": 6,
+            "block": 3,
+        }
         sizes |= {"optimizer": len(OPTIMIZERS), "clipping": len(CLIPPINGS), "penalty": len(PENALTIES), "intercept": 2}
         sizes |= {"bounds": len(BOUNDS)}
         assert {axis: len({getattr(case, axis) for case in mine}) for axis in sizes} == sizes

@@ -25,6 +25,7 @@ from gdfast.plan import Examples, State
 from gdfast.schedules import ExponentialDecay
 from gdfast.solvers import choose, minibatch
 from gdfast.solvers.objective import Objective
+from gdfast.solvers.stopping import Stopping
 from gdfast.tables import read_table
 
 Array = np.ndarray[Any, Any]
@@ -154,8 +155,8 @@ def _adam(flights: Flights, folder: Path, optimum: float) -> None:
     print(
         f"\n3. The same delay by gradient descent: SGDRegressor(optimizer=Adam(...), batch_size={BATCH}), {EPOCHS} epochs"
     )
-    plan = model._plan(model._loss(), 1.0)
     examples = Examples(flights.X, flights.y, None)
+    plan = model._plan(model._loss(), examples, 1.0)
     state = State.start(plan, np.zeros((examples.d + 1, 1), dtype=examples.dtype))
     start = _rmse(np.zeros_like(flights.y_held), flights.y_held)
     errors: dict[str, list[float]] = {name: [start] for name in BACKENDS}
@@ -164,7 +165,7 @@ def _adam(flights: Flights, folder: Path, optimum: float) -> None:
         time.sleep(PAUSE)
         model.partial_fit(flights.X, flights.y)
         time.sleep(PAUSE)
-        history = minibatch.train(examples, plan, state, minibatch.Stopping(1, None), backend=reference)
+        history = minibatch.train(examples, plan, state, Stopping(max_epochs=1, tol=None), backend=reference)
         z = reference.margins(flights.X_held, state.weights)[:, 0]
         for name, took, predicted in zip(
             BACKENDS, (model.history_.seconds, history.seconds), (model.predict(flights.X_held), z), strict=True

@@ -42,7 +42,8 @@ class Optimizer:
     ] = {}  # option -> the slot that it needs; each choice is a kernel of its own
 
     def __post_init__(self) -> None:
-        as_schedule(self.learning_rate)
+        if not (isinstance(self.learning_rate, str) and self.learning_rate == "auto"):
+            as_schedule(self.learning_rate)
         self._check_number("weight_decay", positive=False)
 
     @property

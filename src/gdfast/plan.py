@@ -11,6 +11,7 @@ from gdfast.clipping import Clipping
 from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
 from gdfast.penalties import Bounds, ElasticNet
+from gdfast.schedules import Plateau
 
 Array = np.ndarray[Any, Any]
 Features = Union[Array, tuple[Array, ...]]  # rows or columns of an array, or one array a column: see sources.Table
@@ -98,13 +99,15 @@ class Plan:
 
 @dataclass
 class State:
-    """Where a run stands. w and average: (d + 1, k), intercept last; slots: (n_slots, d + 1, k)."""
+    """Where a run stands. w and average: (d + 1, k), intercept last; slots: (n_slots, d + 1, k); plateau: what a schedule
+    that watches training remembers."""
 
     w: Array
     slots: Array
     average: Array | None = None
     step: int = 0
     epoch: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
 
     @classmethod
     def start(cls, plan: Plan, w: Array) -> State:
@@ -112,11 +115,12 @@ class State:
 
     def copy(self) -> State:
         average = None if self.average is None else self.average.copy()
-        return State(self.w.copy(), self.slots.copy(), average, self.step, self.epoch)
+        return State(self.w.copy(), self.slots.copy(), average, self.step, self.epoch, self.plateau)
 
     def restore(self, other: State) -> None:
         """Become ``other``, in the same memory."""
         self.w[:], self.slots[:], self.step, self.epoch = other.w, other.slots, other.step, other.epoch
+        self.plateau = other.plateau
         if self.average is not None and other.average is not None:
             self.average[:] = other.average
 

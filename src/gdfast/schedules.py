@@ -1,11 +1,13 @@
 """Schedules: the learning rate as a pure, vectorised function of the step count (0 at the first step of a run).
 
 A schedule is evaluated to an array of rates before native code runs, so that resuming at step t needs nothing but t.
+``ReduceOnPlateau`` needs to know how training goes as well; what it remembers is a ``Plateau``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Union
 
 import numpy as np
@@ -344,12 +346,92 @@ class Warmup:
 
     def __post_init__(self) -> None:
         _positive(self, steps=self.steps)
+        _without_feedback(self, self.after)
         object.__setattr__(self, "after", as_schedule(self.after))
 
     def __call__(self, step: Array) -> Array:
         step = np.asarray(step, dtype=np.float64)
         rising = self.after(np.zeros_like(step)) * (step + 1) / self.steps
         return np.where(step < self.steps, rising, self.after(np.maximum(step - self.steps, 0)))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What ``ReduceOnPlateau`` remembers of a run: the factor on its rates, the best number seen, how many epochs in a row
+    brought nothing better, how many of a pause are left, how often the rate was reduced."""
+
+    scale: float = 1.0
+    best: float = math.inf
+    quiet: int = 0
+    pause: int = 0
+    reductions: int = 0
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateau:
+    """lr(step) = max(min_learning_rate, scale * learning_rate(step)), scale *= factor after a plateau
+
+    A plateau is more than ``patience`` epochs in a row whose watched number (the objective, or the validation score with
+    its sign turned) is not below the best one by ``threshold``, as a share of it or, with ``mode="absolute"``, as it is.
+    After a reduction ``cooldown`` epochs are not counted. As torch.optim.lr_scheduler.ReduceLROnPlateau and
+    keras.callbacks.ReduceLROnPlateau (where patience counts one epoch more).
+
+    ``strict``: small improvements below the threshold do not add up over epochs, as in scikit-learn's
+    ``learning_rate="adaptive"``. ``max_reductions``: so often at most. ``retries``: so often a run that diverges goes on
+    from its best weights at a reduced rate.
+    """
+
+    learning_rate: Any
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    mode: str = "relative"
+    cooldown: int = 0
+    min_learning_rate: float = 0.0
+    strict: bool = False
+    max_reductions: int | None = None
+    retries: int = 0
+
+    def __post_init__(self) -> None:
+        _without_feedback(self, self.learning_rate)
+        as_schedule(self.learning_rate)
+        if not 0 < self.factor < 1:
+            raise ValueError(f"ReduceOnPlateau: factor must lie in (0, 1), got {self.factor!r}")
+        _not_negative(
+            self,
+            patience=self.patience,
+            threshold=self.threshold,
+            cooldown=self.cooldown,
+            min_learning_rate=self.min_learning_rate,
+            max_reductions=self.max_reductions or 0,
+            retries=self.retries,
+        )
+        if self.mode not in ("relative", "absolute"):
+            raise ValueError(f"ReduceOnPlateau: mode must be 'relative' or 'absolute', got {self.mode!r}")
+
+    def __call__(self, step: Array, plateau: Plateau = Plateau()) -> Array:
+        return np.maximum(self.min_learning_rate, plateau.scale * as_schedule(self.learning_rate)(step))
+
+    def exhausted(self, step: int, plateau: Plateau) -> bool:
+        """Whether another reduction would change nothing."""
+        if self.max_reductions is not None and plateau.reductions >= self.max_reductions:
+            return True
+        return bool(self(np.array([step]), plateau)[0] <= self.min_learning_rate)
+
+    def observe(self, value: float, step: int, plateau: Plateau) -> Plateau:
+        """What is remembered after an epoch that ended at ``step`` with the number ``value``."""
+        margin = self.threshold if self.mode == "absolute" else self.threshold * abs(plateau.best)
+        better = value < (plateau.best - margin if math.isfinite(plateau.best) else math.inf)
+        best = min(value, plateau.best) if better or self.strict else plateau.best
+        quiet, pause = 0 if better or plateau.pause else plateau.quiet + 1, max(0, plateau.pause - 1)
+        if quiet <= self.patience or self.exhausted(step, plateau):
+            return replace(plateau, best=best, quiet=quiet, pause=pause)
+        return Plateau(plateau.scale * self.factor, best, 0, self.cooldown, plateau.reductions + 1)
+
+
+def _without_feedback(owner: object, rate: Any) -> None:
+    if isinstance(rate, ReduceOnPlateau):
+        raise TypeError(f"{type(owner).__name__} cannot hold ReduceOnPlateau: put it the other way round")
 
 
 Schedule = Union[
@@ -364,10 +446,11 @@ Schedule = Union[
     Optimal,
     PiecewiseConstant,
     PolynomialDecay,
+    ReduceOnPlateau,
     StepDecay,
     Warmup,
 ]
-Rate = Union[float, Schedule]
+Rate = Union[float, str, Schedule]  # "auto": found from the data before a run starts
 
 ALL: tuple[type, ...] = (
     Constant,
@@ -381,13 +464,17 @@ ALL: tuple[type, ...] = (
     Optimal,
     PiecewiseConstant,
     PolynomialDecay,
+    ReduceOnPlateau,
     StepDecay,
     Warmup,
 )
 
 
 def as_schedule(rate: Rate) -> Schedule:
-    """A number becomes ``Constant``; a schedule is returned as it is. Raises TypeError for anything else."""
+    """A number becomes ``Constant``; a schedule is returned as it is. Raises TypeError for anything else, and ValueError for
+    "auto", which fit replaces by what it finds."""
+    if isinstance(rate, str) and rate == "auto":
+        raise ValueError("learning_rate='auto' is found from the data by fit: give a number or a schedule here")
     if isinstance(rate, ALL):
         return rate  # type: ignore[return-value]
     if isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool):

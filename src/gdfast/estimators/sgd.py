@@ -2,228 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_classifier
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.model_selection import train_test_split
 from sklearn.utils.metaestimators import available_if
 
-from gdfast import optimizers, runtime
-from gdfast.backends import cpu
-from gdfast.clipping import ClipNorm
 from gdfast.estimators.linear import (
     LinearClassifier,
-    LinearModel,
     LinearRegressor,
     all_or_nothing,
     check_choice,
-    check_flag,
     check_number,
-    check_seed,
-    check_verbose,
     probabilities,
 )
+from gdfast.estimators.minibatch import SGDModel
+from gdfast.estimators.validation import Held
 from gdfast.losses import ALL as LOSSES
 from gdfast.losses import Loss, named
 from gdfast.ops import check_target_range
-from gdfast.optimizers import SGD, Optimizer
-from gdfast.penalties import ElasticNet
-from gdfast.plan import Examples, Plan, State
-from gdfast.schedules import Constant, InverseScaling, Optimal
-from gdfast.solvers import minibatch
+from gdfast.plan import Examples
 from gdfast.sources import Table, as_labels, as_target, as_weight
 
 Array = np.ndarray[Any, Any]
-
-# rows a batch where `batch_size="auto"` meets an optimizer of ours
-BATCH = 256
-
-
-class SGDModel(LinearModel):
-    """The parameters in common, and the way from them to a plan."""
-
-    def _validate(self) -> None:
-        check_flag(self, "fit_intercept", "shuffle", "early_stopping", "warm_start")
-        check_seed(self)
-        check_verbose(self)
-        check_number(self, "epsilon", low=0)
-        check_number(self, "eta0", low=0, closed=False)
-        check_number(self, "alpha", low=0)
-        check_choice(self, "penalty", ("l2", "l1", "elasticnet", None))
-        if self.l1_ratio is not None:
-            check_number(self, "l1_ratio", low=0, high=1)
-        check_number(self, "max_iter", low=1, integer=True)
-        if self.tol is not None:
-            check_number(self, "tol", low=-math.inf, infinite=True)
-        check_number(self, "n_iter_no_change", low=1, integer=True)
-        check_number(self, "validation_fraction", low=0, high=1, closed=False)
-        check_number(self, "accumulate", low=1, integer=True)
-        if not isinstance(self.average, (bool, np.bool_)):
-            check_number(self, "average", low=0, integer=True)
-        if self.batch_size != "auto":
-            check_number(self, "batch_size", low=1, integer=True)
-        self._optimizer()
-        self._clipping()
-
-    def _loss(self) -> Loss:
-        return named(self.loss, epsilon=self.epsilon)
-
-    def _clipping(self) -> ClipNorm | None:
-        return None if self.clip_norm is None else ClipNorm(check_number(self, "clip_norm", low=0, closed=False))
-
-    def _elastic_net(self) -> ElasticNet:
-        mix = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio or 0.0}
-        return ElasticNet() if self.penalty is None else ElasticNet(self.alpha, mix[self.penalty])
-
-    def _optimizer(self) -> Optimizer:
-        if isinstance(self.optimizer, Optimizer):
-            return self.optimizer
-        if isinstance(self.optimizer, str) and self.optimizer in optimizers.ALL:
-            return optimizers.ALL[self.optimizer]()
-        if self.optimizer is not None:
-            raise ValueError(
-                f"optimizer must be None (scikit-learn's learning_rate), one of {', '.join(map(repr, optimizers.ALL))} "
-                f"or an object such as gdfast.Adam(0.001); got {self.optimizer!r}"
-            )
-        kind = check_choice(self, "learning_rate", ("constant", "optimal", "invscaling", "adaptive"))
-        check_number(self, "power_t", low=0)
-        if kind == "optimal":
-            if self.alpha == 0:
-                raise ValueError("alpha must be > 0 with learning_rate='optimal', which divides by it; got 0")
-            typical = np.array([[-(self.alpha**-0.25)]])
-            slope = 1.0 if self.loss == "softmax" else float(self._loss().gradient(typical, np.ones((1, 1)))[0, 0])
-            return SGD(Optimal(self.alpha, slope))
-        eta0 = check_number(self, "eta0", low=0, closed=False)
-        return SGD(InverseScaling(eta0, self.power_t) if kind == "invscaling" else Constant(eta0))
-
-    def _plan(self, loss: Loss, mean_weight: float) -> Plan:
-        auto = 1 if self.optimizer is None else BATCH
-        return Plan(
-            loss=loss,
-            optimizer=self._optimizer(),
-            penalty=self._elastic_net(),
-            clipping=self._clipping(),
-            batch_size=auto if isinstance(self.batch_size, str) else self.batch_size,
-            accumulate=self.accumulate,
-            shuffle=bool(self.shuffle),
-            seed=int(check_seed(self).randint(2**31 - 1)),
-            fit_intercept=bool(self.fit_intercept),
-            average_from=int(self.average),
-            mean_weight=mean_weight,
-        )
-
-    def _start(self, d: int, k: int, dtype: Any, coef_init: Any, intercept_init: Any) -> Array:
-        w = np.zeros((d + 1, k), dtype=dtype)
-        if coef_init is not None:
-            if np.size(coef_init) != d * k:
-                raise ValueError(f"coef_init: expected shape ({k}, {d}), got {np.shape(coef_init)}")
-            w[:-1] = as_target(np.reshape(coef_init, -1), d * k, dtype=dtype, name="coef_init").reshape(k, d).T
-        if intercept_init is not None:
-            if np.size(intercept_init) != k:
-                raise ValueError(f"intercept_init: expected shape ({k},), got {np.shape(intercept_init)}")
-            w[-1] = as_target(np.reshape(intercept_init, -1), k, dtype=dtype, name="intercept_init")
-        return w
-
-    def _run(self, table: Table, examples: Examples, loss: Loss, coef_init: Any, intercept_init: Any) -> None:
-        """fit: a new run, or one that continues from the last weights with ``warm_start``."""
-        if self.warm_start and hasattr(self, "coef_"):
-            coef_init = self.coef_ if coef_init is None else coef_init
-            intercept_init = self.intercept_ if intercept_init is None else intercept_init
-        validate = None
-        if self.early_stopping:
-            examples, validate = self._hold_out(table, examples)
-        plan = self._plan(loss, examples.total_weight / examples.n)
-        w = self._start(table.d, examples.k, table.dtype, coef_init, intercept_init)
-        state = State.start(plan, w)
-        stopping = minibatch.Stopping(
-            self.max_iter, self.tol, self.n_iter_no_change, self.optimizer is None and self.learning_rate == "adaptive"
-        )
-        self._train(table, examples, plan, state, stopping, validate)
-        self.t_ = 1.0 + self.n_iter_ * examples.n
-        history = self.history_
-        if history.diverged:
-            self._warn_not_converged(
-                history.reason, "The best weights so far are kept. Lower the learning rate or scale the columns of X."
-            )
-        elif history.worse:
-            self._warn_not_converged(
-                f"ended with an objective above that of its starting weights ({history.reason})",
-                "Lower the learning rate or scale the columns of X.",
-            )
-        elif not history.converged and self.tol is not None:
-            self._warn_not_converged(
-                f"stopped after {history.reason} while the loss was still improving by more than tol={self.tol:g}; "
-                f"last gradient norm {history.gradient_norm[-1]:.2e}",
-                f"Set max_iter above {self.max_iter}.",
-            )
-
-    def _train(
-        self, table: Table, examples: Examples, plan: Plan, state: State, stopping: minibatch.Stopping, validate: Any
-    ) -> None:
-        threads, began = runtime.threads(self.n_jobs), time.perf_counter()
-        with runtime.worker():
-            history = minibatch.train(
-                examples, plan, state, stopping, threads=threads, validate=validate, callback=self._progress("epoch")
-            )
-        seconds = time.perf_counter() - began
-        self._state = state
-        self._set_weights(state.weights.copy())
-        self.history_ = history
-        self.loss_curve_ = history.loss
-        self.n_iter_ = max(1, len(history.loss))
-        self.fit_report_ = {
-            "solver": f"mini-batch {plan.optimizer.name}, {plan.rows_per_step} rows a step",
-            "converged": history.converged,
-            "stopped": history.reason,
-            "epochs": len(history.loss),
-            "seconds": seconds,
-            "rows_per_second": len(history.loss) * examples.n / seconds,
-            "threads": threads,
-            "instruction_set": runtime.instruction_set(),
-            "copies": table.copies,
-        }
-
-    def _hold_out(self, table: Table, examples: Examples) -> tuple[Examples, Any]:
-        """The rows of the validation set get weight 0, so that X is not copied; they are scored after each epoch."""
-        stratify = examples.y if is_classifier(self) else None
-        rows = train_test_split(
-            np.arange(examples.n), test_size=self.validation_fraction, random_state=self.random_state, stratify=stratify
-        )[1]
-        weight = np.ones(examples.n, dtype=table.dtype) if examples.weight is None else examples.weight.copy()
-        held_weight, held_y = weight[rows], examples.y[rows]
-        weight[rows] = 0
-        if not (weight.any() and held_weight.any()):
-            raise ValueError(
-                "sample_weight: no weight is left among the rows to train on or among those held out for early stopping; "
-                f"drop rows of weight 0 or change validation_fraction={self.validation_fraction}"
-            )
-        X = table.X
-        held = tuple(x[rows] for x in X) if isinstance(X, tuple) else np.ascontiguousarray(X[rows])
-        threads = runtime.threads(self.n_jobs)
-
-        def validate(w: Array) -> float:
-            return self._score_margins(cpu.margins(held, w, threads), held_y, held_weight)
-
-        return Examples(X, examples.y, weight, examples.k), validate
-
-    def _continue(self, table: Table, examples: Examples, loss: Loss, first: bool) -> None:
-        """partial_fit: one epoch, from the state of the last call (weights, slots, step, epoch)."""
-        plan = self._plan(loss, 1.0)
-        if first:
-            state = State.start(plan, self._start(table.d, examples.k, table.dtype, None, None))
-        else:
-            state = self._state.copy()  # so that an interrupted call changes nothing
-            if state.w.dtype != table.dtype:
-                raise ValueError(f"X is {table.dtype}, the calls before were {state.w.dtype}; use one type")
-        before = 0.0 if first else self.t_ - 1.0
-        self._train(table, examples, plan, state, minibatch.Stopping(1, None), None)
-        self.t_ = 1.0 + before + examples.n
-        if self.history_.diverged:
-            self._warn_not_converged(self.history_.reason, "Lower the learning rate or scale the columns of X.")
 
 
 class SGDClassifier(LinearClassifier, SGDModel):
@@ -252,12 +53,12 @@ class SGDClassifier(LinearClassifier, SGDModel):
         fit_intercept: bool = True,
         max_iter: int = 1000,
         tol: float | None = 1e-3,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         verbose: int = 0,
         epsilon: float = 0.1,
         n_jobs: int | None = None,
         random_state: Any = None,
-        learning_rate: str = "optimal",
+        learning_rate: Any = "optimal",
         eta0: float = 0.01,
         power_t: float = 0.5,
         early_stopping: bool = False,
@@ -270,6 +71,13 @@ class SGDClassifier(LinearClassifier, SGDModel):
         batch_size: int | str = "auto",
         clip_norm: float | None = None,
         accumulate: int = 1,
+        standardize: bool | str = "auto",
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        gradient_tol: float | None = None,
+        objective_tol: float | None = None,
+        target_loss: float | None = None,
+        callbacks: Any = None,
     ) -> None:
         self.loss = loss
         self.penalty = penalty
@@ -296,6 +104,13 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self.batch_size = batch_size
         self.clip_norm = clip_norm
         self.accumulate = accumulate
+        self.standardize = standardize
+        self.max_steps = max_steps
+        self.max_seconds = max_seconds
+        self.gradient_tol = gradient_tol
+        self.objective_tol = objective_tol
+        self.target_loss = target_loss
+        self.callbacks = callbacks
 
     def _validate(self) -> None:
         check_choice(
@@ -310,21 +125,31 @@ class SGDClassifier(LinearClassifier, SGDModel):
         k, loss = len(self.classes_), self._loss()
         if k == 2:
             k, loss = 1, named("log_loss") if loss.target == "class" else loss
-        if loss.target in ("binary", "class"):
-            return table, Examples(table.X, codes.astype(table.dtype), weight, k), loss
-        # a regression loss learns the targets -1 and 1, as in scikit-learn
-        signs = np.where(codes[:, None] == (np.arange(k) if k > 1 else [1]), 1, -1).astype(table.dtype)
-        check_target_range(signs, loss)
-        return table, Examples(table.X, np.ascontiguousarray(signs if k > 1 else signs[:, 0]), weight, k), loss
+        return table, Examples(table.X, _targets(codes, loss, k, table.dtype), weight, k), loss
+
+    def _held(self, X: Any, y: Any, like: Examples, loss: Loss) -> Held:
+        table = self._read_held(X, like.dtype)
+        codes = as_labels(y, table.n, name="y_val", classes=self.classes_)[0]
+        return Held(table.X, _targets(codes, loss, like.k, table.dtype), None)
 
     @all_or_nothing
     def fit(
-        self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
     ) -> SGDClassifier:
-        """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None."""
+        """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None; X_val, y_val: rows to score
+        after each epoch, which turn early stopping on."""
         self._validate()
         table, examples, loss = self._examples(X, y, sample_weight, None, True)
-        self._run(table, examples, loss, coef_init, intercept_init)
+        held = self._held_out(X_val, y_val, examples, loss)
+        self._run(table, examples, loss, held, coef_init, intercept_init)
         return self
 
     @all_or_nothing
@@ -349,7 +174,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self._continue(table, examples, loss, first)
         return self
 
-    def _score_margins(self, z: Array, y: Array, weight: Array) -> float:
+    def _score_margins(self, z: Array, y: Array, weight: Array | None) -> float:
         codes = (z[:, 0] > 0).astype(y.dtype) if z.shape[1] == 1 else z.argmax(axis=1).astype(y.dtype)
         truth = y if y.ndim == 1 else y.argmax(axis=1)
         if self._loss().target not in ("binary", "class") and y.ndim == 1:
@@ -381,6 +206,15 @@ class SGDClassifier(LinearClassifier, SGDModel):
         return True
 
 
+def _targets(codes: Array, loss: Loss, k: int, dtype: Any) -> Array:
+    """Class codes as ``Examples`` wants them; a regression loss learns the targets -1 and 1, as in scikit-learn."""
+    if loss.target in ("binary", "class"):
+        return codes.astype(dtype)
+    signs = np.where(codes[:, None] == (np.arange(k) if k > 1 else [1]), 1, -1).astype(dtype)
+    check_target_range(signs, loss)
+    return np.ascontiguousarray(signs if k > 1 else signs[:, 0])
+
+
 class SGDRegressor(LinearRegressor, SGDModel):
     """minimise  sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1)
 
@@ -399,11 +233,11 @@ class SGDRegressor(LinearRegressor, SGDModel):
         fit_intercept: bool = True,
         max_iter: int = 1000,
         tol: float | None = 1e-3,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         verbose: int = 0,
         epsilon: float = 0.1,
         random_state: Any = None,
-        learning_rate: str = "invscaling",
+        learning_rate: Any = "invscaling",
         eta0: float = 0.01,
         power_t: float = 0.25,
         early_stopping: bool = False,
@@ -418,6 +252,13 @@ class SGDRegressor(LinearRegressor, SGDModel):
         quantile: float = 0.5,
         power: float = 1.5,
         n_jobs: int | None = None,
+        standardize: bool | str = "auto",
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        gradient_tol: float | None = None,
+        objective_tol: float | None = None,
+        target_loss: float | None = None,
+        callbacks: Any = None,
     ) -> None:
         self.loss = loss
         self.penalty = penalty
@@ -445,6 +286,13 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self.quantile = quantile
         self.power = power
         self.n_jobs = n_jobs
+        self.standardize = standardize
+        self.max_steps = max_steps
+        self.max_seconds = max_seconds
+        self.gradient_tol = gradient_tol
+        self.objective_tol = objective_tol
+        self.target_loss = target_loss
+        self.callbacks = callbacks
 
     def _validate(self) -> None:
         check_choice(self, "loss", tuple(n for n, kind in LOSSES.items() if kind.target not in ("binary", "class")))
@@ -464,6 +312,14 @@ class SGDRegressor(LinearRegressor, SGDModel):
         target = target[:, 0].copy() if target.ndim == 2 and k == 1 else target
         return table, Examples(table.X, target, as_weight(sample_weight, table.n, dtype=table.dtype), k), loss
 
+    def _held(self, X: Any, y: Any, like: Examples, loss: Loss) -> Held:
+        table = self._read_held(X, like.dtype)
+        target = as_target(y, table.n, dtype=table.dtype, name="y_val")
+        if target.size != table.n * like.k:
+            raise ValueError(f"y_val has shape {target.shape}, expected {like.k} targets a row as in y")
+        check_target_range(target, loss)
+        return Held(table.X, target.reshape(table.n, like.k)[:, 0] if like.k == 1 else target, None)
+
     def _set_weights(self, w: Array) -> None:
         super()._set_weights(w)
         if self._one_target:
@@ -471,12 +327,22 @@ class SGDRegressor(LinearRegressor, SGDModel):
 
     @all_or_nothing
     def fit(
-        self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
     ) -> SGDRegressor:
-        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; X_val, y_val: rows to score
+        after each epoch, which turn early stopping on."""
         self._validate()
         table, examples, loss = self._examples(X, y, sample_weight, True)
-        self._run(table, examples, loss, coef_init, intercept_init)
+        held = self._held_out(X_val, y_val, examples, loss)
+        self._run(table, examples, loss, held, coef_init, intercept_init)
         return self
 
     @all_or_nothing
@@ -488,7 +354,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self._continue(table, examples, loss, first)
         return self
 
-    def _score_margins(self, z: Array, y: Array, weight: Array) -> float:
+    def _score_margins(self, z: Array, y: Array, weight: Array | None) -> float:
         values = np.exp(z) if self._loss().link == "exp" else z
         return float(r2_score(y.reshape(values.shape), values, sample_weight=weight))
 

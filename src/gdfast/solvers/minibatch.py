@@ -4,51 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from gdfast.backends import cpu
-from gdfast.plan import Examples, Plan, State
+from gdfast.plan import EpochReport, Examples, Plan, State
+from gdfast.schedules import ReduceOnPlateau, as_schedule
+from gdfast.solvers.stopping import Epoch, History, Stopping, Watch
 
 Array = np.ndarray[Any, Any]
+Callback = Callable[[Epoch], object]
 
 # An epoch whose mean loss exceeds the loss of the starting weights by this factor has diverged, finite or not. A falling
-# rate may still make good for what its first steps did.
-DIVERGED, DIVERGED_WHILE_FALLING = 1e3, 1e12
+# rate may still make good for what its first steps did; a run that can be taken back need not wait for that.
+DIVERGED, DIVERGED_WHILE_FALLING, TAKEN_BACK = 1e3, 1e12, 2.0
 SAMPLE = 65_536  # rows that the loss of the starting weights is taken from
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """When to stop: after ``max_epochs``, or when for ``patience`` epochs the watched number did not improve by ``tol``.
-
-    The watched number is the objective of the epoch (falling) or, with a validation score, that score (rising).
-    ``adaptive``: instead of stopping, divide the rate by 5, until it is below 1e-6 (scikit-learn's "adaptive").
-    """
-
-    max_epochs: int = 1000
-    tol: float | None = 1e-3
-    patience: int = 5
-    adaptive: bool = False
-
-
-@dataclass
-class History:
-    """What happened, one entry an epoch; ``reason`` says in one sentence why the run stopped."""
-
-    loss: list[float] = field(default_factory=list)
-    gradient_norm: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    validation_score: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    converged: bool = False
-    diverged: bool = False
-    worse: bool = False  # than the start, though it did not diverge
-    reason: str = ""
 
 
 def train(
@@ -59,73 +33,147 @@ def train(
     *,
     threads: int = 1,
     validate: Callable[[Array], float] | None = None,
-    callback: Callable[[int, float], object] | None = None,
+    callbacks: Iterable[Callback] = (),
     backend: ModuleType = cpu,
 ) -> History:
     """Runs epochs on ``state`` in place until ``stopping`` says so; ``validate(w)`` gives a score, higher is better.
 
-    A run that diverges stops within the epoch and leaves the best weights so far in ``state``; so does a run with
-    validation. Weights are never left with NaN or infinity.
+    A callback that returns something true ends the run. A run that diverges stops within the epoch and leaves the best
+    weights so far in ``state``; so does a run with validation. Weights are never left with NaN or infinity.
     """
-    history, total_weight = History(), examples.total_weight
-    few = examples.sample(SAMPLE)
-    few_weight = max(few.total_weight, np.finfo(float).tiny)
-
-    def objective() -> float:
-        total = backend.gradient(few, plan.loss, state.weights, plan.fit_intercept, threads)[0]
-        return abs(total) / few_weight + plan.penalty.value(state.weights)
-
-    # zero weights are no measure for a loss that is 0 there (perceptron)
-    start = max(objective(), 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
-    falling = stopping.adaptive or not _rate_is_constant(plan)
-    bound = (DIVERGED_WHILE_FALLING if falling else DIVERGED) * start
-    best, best_loss = state.copy(), math.inf
-    watched, quiet, scale = math.inf, 0, 1.0
-    for epoch in range(1, stopping.max_epochs + 1):
-        began = time.perf_counter()
-        rates = plan.optimizer.rates(state.step, plan.steps(examples.n)) * scale
-        report = backend.epoch(examples, plan, state, rates, threads)
-        loss = report.loss_sum / total_weight + plan.penalty.value(state.w)
-        if not (report.finite and math.isfinite(loss) and loss <= bound and np.isfinite(state.w).all()):
-            history.diverged = True
-            history.reason = f"the loss diverged in epoch {epoch} (rate {rates[0]:.3g})"
-            break
-        history.loss.append(loss)
-        history.gradient_norm.append(float(report.norms[-1]))
-        history.learning_rate.append(float(rates[-1]))
-        score = -loss
-        if validate is not None:
-            score = validate(state.weights)
-            history.validation_score.append(score)
-        if -score < best_loss:
-            best_loss, best = -score, state.copy()
-        history.seconds.append(time.perf_counter() - began)
-        stop = callback is not None and callback(epoch, loss)
-        if stop:
-            history.reason = f"the callback asked for it after epoch {epoch}"
-            break
-        if stopping.tol is None:
-            continue
-        quiet = quiet + 1 if -score > watched - stopping.tol else 0
-        watched = min(watched, -score)
-        if quiet < stopping.patience:
-            continue
-        if stopping.adaptive and rates[-1] > 1e-6:
-            scale, quiet = scale / 5, 0
-            continue
-        history.converged = True
-        history.reason = f"no improvement by {stopping.tol:g} in {stopping.patience} epochs"
-        break
-    else:
-        history.reason = f"{stopping.max_epochs} epochs"
-        history.converged = stopping.tol is None
-    if history.diverged or validate is not None:
-        state.restore(best)
-    elif stopping.max_epochs > 1:
-        history.worse = not objective() <= (DIVERGED if falling else 2) * start
-    return history
+    run = _Run(examples, plan, state, stopping, threads, validate, tuple(callbacks), backend)
+    while not run.history.reason:
+        run.epoch()
+    run.end()
+    return run.history
 
 
-def _rate_is_constant(plan: Plan) -> bool:
-    rates = plan.optimizer.rates(0, 2)
-    return bool(rates[0] == rates[1])
+def gradient_norm(examples: Examples, plan: Plan, w: Array, threads: int = 1, backend: ModuleType = cpu) -> float:
+    """|gradient of the objective over all rows| at w, the smallest subgradient where there is an L1 part."""
+    _, g = backend.gradient(examples, plan.loss, w, plan.fit_intercept, threads)
+    g /= examples.total_weight
+    v, l1 = w[:-1].astype(np.float64), plan.penalty.l1
+    g[:-1] += plan.penalty.l2 * v
+    g[:-1] = np.where(v == 0, np.sign(g[:-1]) * np.maximum(np.abs(g[:-1]) - l1, 0), g[:-1] + l1 * np.sign(v))
+    return float(np.linalg.norm(g))
+
+
+class _Run:
+    """One call of ``train``."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        plan: Plan,
+        state: State,
+        stopping: Stopping,
+        threads: int,
+        validate: Callable[[Array], float] | None,
+        callbacks: tuple[Callback, ...],
+        backend: ModuleType,
+    ) -> None:
+        self.examples, self.plan, self.state, self.stopping = examples, plan, state, stopping
+        self.threads, self.validate, self.callbacks, self.backend = threads, validate, callbacks, backend
+        self.history, self.watch = History(), Watch(stopping)
+        self.schedule = as_schedule(plan.optimizer.learning_rate)
+        self.feedback = self.schedule if isinstance(self.schedule, ReduceOnPlateau) else None
+        self.began, self.epochs, self.steps, self.retries = time.perf_counter(), 0, 0, 0
+        self.total_weight, self.few = examples.total_weight, examples.sample(SAMPLE)
+        # zero weights are no measure for a loss that is 0 there (perceptron)
+        self.start = max(self._objective(), 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
+        self.bound = self._bound() * self.start
+        self.best, self.best_watched = state.copy(), math.inf
+
+    def _objective(self) -> float:
+        """At the weights of now, over a sample of the rows."""
+        w = self.state.weights
+        total = self.backend.gradient(self.few, self.plan.loss, w, self.plan.fit_intercept, self.threads)[0]
+        return abs(total) / max(self.few.total_weight, np.finfo(float).tiny) + self.plan.penalty.value(w)
+
+    def _bound(self) -> float:
+        if self.feedback is not None:
+            return TAKEN_BACK if self.feedback.retries else DIVERGED_WHILE_FALLING
+        first, second = self.schedule(np.array([0.0, 1.0]))
+        return DIVERGED if first == second else DIVERGED_WHILE_FALLING
+
+    def epoch(self) -> None:
+        """One epoch; sets the reason where it is the last one."""
+        began, rates = time.perf_counter(), self._rates()
+        seconds = math.inf
+        if self.stopping.max_seconds is not None:
+            seconds = self.stopping.max_seconds - (began - self.began)
+        report = self.backend.epoch(self.examples, self.plan, self.state, rates, self.threads, seconds)
+        self.epochs, self.steps = self.epochs + 1, self.steps + report.steps
+        if report.finite and report.steps == 0:
+            self._limit()
+            return
+        rows = min(report.steps * self.plan.rows_per_step, self.examples.n)
+        weight = self.total_weight if rows == self.examples.n else rows * self.plan.mean_weight
+        loss = report.loss_sum / max(weight, np.finfo(float).tiny)
+        objective = loss + self.plan.penalty.value(self.state.w)
+        if not (
+            report.finite and math.isfinite(objective) and objective <= self.bound and np.isfinite(self.state.w).all()
+        ):
+            self._diverged(float(rates[0]))
+            return
+        norm, score = self._norm(report), None if self.validate is None else float(self.validate(self.state.weights))
+        took, rate = time.perf_counter() - began, float(rates[report.steps - 1])
+        epoch = Epoch(self.epochs, self.state.step, loss, objective, norm, rate, score, took, rows / took)
+        self.history.append(epoch)
+        self._judge(epoch, objective if score is None else -score)
+
+    def _rates(self) -> Array:
+        count = self.plan.steps(self.examples.n)
+        if self.stopping.max_steps is not None:
+            count = min(count, self.stopping.max_steps - self.steps)
+        steps = np.arange(self.state.step, self.state.step + count, dtype=np.float64)
+        return self.schedule(steps) if self.feedback is None else self.feedback(steps, self.state.plateau)
+
+    def _norm(self, report: EpochReport) -> float:
+        if self.stopping.gradient_norm is None:
+            return float(np.sqrt(np.mean(np.square(report.norms[: report.steps]))))
+        return gradient_norm(self.examples, self.plan, self.state.weights, self.threads, self.backend)
+
+    def _judge(self, epoch: Epoch, watched: float) -> None:
+        """Remember the best; reduce the rate; look at the rules, the callbacks and the limits."""
+        history, feedback, state = self.history, self.feedback, self.state
+        waiting = feedback is not None and not feedback.exhausted(state.step, state.plateau)
+        history.reason = self.watch.converged(epoch, watched, waiting)
+        history.converged = bool(history.reason)
+        if feedback is not None:
+            before, state.plateau = state.plateau, feedback.observe(watched, state.step, state.plateau)
+            if state.plateau.reductions > before.reductions:
+                self.watch.quiet = 0
+        if watched < self.best_watched:
+            self.best_watched, self.best = watched, state.copy()
+        asked = [callback(epoch) for callback in self.callbacks]  # every one sees every epoch
+        if any(asked) and not history.reason:
+            history.reason = f"a callback asked for it after epoch {epoch.epoch}"
+        if not history.reason:
+            self._limit()
+
+    def _limit(self) -> None:
+        seconds = time.perf_counter() - self.began
+        found = self.watch.limit(self.epochs, self.steps, seconds)
+        if found is not None:
+            self.history.limit, self.history.reason = found
+            self.history.converged = not self.stopping.for_convergence
+
+    def _diverged(self, rate: float) -> None:
+        if self.feedback is not None and self.retries < self.feedback.retries:
+            self.retries += 1
+            plateau = self.state.plateau
+            self.state.restore(self.best)
+            self.state.plateau = replace(plateau, scale=plateau.scale * self.feedback.factor)
+            self._limit()
+            return
+        self.history.diverged = True
+        self.history.reason = f"the loss diverged in epoch {self.epochs} (rate {rate:.3g})"
+
+    def end(self) -> None:
+        if self.history.diverged or self.validate is not None:
+            self.state.restore(self.best)
+        elif self.stopping.max_epochs > 1:
+            self.history.worse = (
+                not self._objective() <= (2 if self.bound == DIVERGED * self.start else DIVERGED) * self.start
+            )

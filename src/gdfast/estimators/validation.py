@@ -1,0 +1,44 @@
+"""The rows that a fit does not learn from, but is scored on after each epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gdfast.plan import Examples, Features
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Held:
+    """X, y as in ``Examples``; weight: (n,) or None for ones."""
+
+    X: Features
+    y: Array
+    weight: Array | None
+
+
+def hold_out(examples: Examples, fraction: float, random_state: Any, *, stratify: bool) -> tuple[Examples, Held]:
+    """The held-out rows get weight 0 instead of being taken out, so that X is not copied."""
+    from sklearn.model_selection import train_test_split
+
+    rows = train_test_split(
+        np.arange(examples.n),
+        test_size=fraction,
+        random_state=random_state,
+        stratify=examples.y if stratify else None,
+    )[1]
+    weight = np.ones(examples.n, dtype=examples.dtype) if examples.weight is None else examples.weight.copy()
+    held_weight = weight[rows]
+    weight[rows] = 0
+    if not (weight.any() and held_weight.any()):
+        raise ValueError(
+            "sample_weight: no weight is left among the rows to train on or among those held out for early stopping; "
+            f"drop rows of weight 0 or change validation_fraction={fraction}"
+        )
+    X = examples.X
+    held = tuple(x[rows] for x in X) if isinstance(X, tuple) else np.ascontiguousarray(X[rows])
+    return replace(examples, weight=weight), Held(held, examples.y[rows], held_weight)
