@@ -20,7 +20,7 @@ LAYERS = (
     {"plan", "sources", "checkpoint"},
     {"runtime", "backends"},
     {"ops", "solvers"},
-    {"estimators", "models"},
+    {"estimators", "models", "displays"},
     {"cli", "demo", "tables"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -32,12 +32,16 @@ _HOME = {
     "Bounds": "penalties",
     "ElasticNet": "penalties",
     "ExponentialDecay": "schedules",
+    "HistoryDisplay": "displays",
+    "LearningRateDisplay": "displays",
     "LinearRegression": "estimators",
     "LogisticRegression": "estimators",
+    "ReduceOnPlateau": "schedules",
     "Ridge": "estimators",
     "SGDClassifier": "estimators",
     "SGDRegressor": "estimators",
     "load": "models",
+    "lr_find": "estimators.lr_find",
     "save": "models",
 }
 _MODULES = ("losses", "ops", "optimizers", "runtime", "schedules")
@@ -47,11 +51,13 @@ __all__ = [*sorted(_HOME), *_MODULES, "__version__"]
 if TYPE_CHECKING:
     from gdfast import losses, ops, optimizers, runtime, schedules
     from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
+    from gdfast.displays import HistoryDisplay, LearningRateDisplay
     from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
+    from gdfast.estimators.lr_find import lr_find
     from gdfast.models import load, save
     from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
     from gdfast.penalties import Bounds, ElasticNet
-    from gdfast.schedules import ExponentialDecay
+    from gdfast.schedules import ExponentialDecay, ReduceOnPlateau
 
 
 def __getattr__(name: str) -> Any:

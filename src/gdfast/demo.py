@@ -16,6 +16,7 @@ import numpy as np
 
 from gdfast import runtime
 from gdfast.backends import cpu, reference
+from gdfast.displays import new_figure, tidy
 from gdfast.estimators import LogisticRegression, Ridge, SGDRegressor
 from gdfast.losses import LogLoss, Loss, SquaredError
 from gdfast.models import save
@@ -214,9 +215,7 @@ def _print_times(seconds: dict[str, list[float]], work: dict[str, tuple[str, int
 
 def draw(file: Path, errors: dict[str, list[float]], seconds: dict[str, list[float]], optimum: float) -> None:
     """The held-out errors by epoch, where both curves are one, and by time. errors: from the start, one more than seconds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
+    figure = new_figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
     styles = {
         "gdfast": {"color": "#d1495b", "marker": "o", "markersize": 4, "linewidth": 2},
@@ -227,9 +226,7 @@ def draw(file: Path, errors: dict[str, list[float]], seconds: dict[str, list[flo
         by_time.plot(np.cumsum([0, *seconds[name]]), errors[name], label=name, **style)
     for axes in (by_epoch, by_time):
         axes.axhline(optimum, color="0.4", linewidth=1, linestyle=(0, (4, 3)))
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     by_epoch.set(title="The same steps ...", xlabel="epochs", ylabel="held-out error (RMSE, minutes)")
     by_epoch.annotate(f"optimum (ridge): {optimum:.2f}", (0.98, optimum), (0, 7), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", color="0.4")  # fmt: skip

@@ -28,7 +28,8 @@ from gdfast.sources import Table, as_table, as_target
 
 Array = np.ndarray[Any, Any]
 
-BATCH = 256  # rows a batch where `batch_size="auto"` meets an optimizer of ours
+# batch_size="auto": rows a batch with an optimizer of ours; steps an epoch that learning_rate="auto" does not go below
+BATCH, STEPS = 256, 32
 RUN_BYTES, BLOCKS_A_BATCH = 4096, 16  # shuffle="block": memory read in a run; blocks that a batch is mixed from
 LIMITS = {"max_epochs": "max_iter", "max_steps": "max_steps", "max_seconds": "max_seconds"}
 SCHEDULED = ("constant", "optimal", "invscaling", "adaptive", "auto")  # names of learning rates
@@ -111,7 +112,9 @@ class SGDModel(LinearModel):
                 f"optimizer must be None (scikit-learn's learning_rate), one of {', '.join(map(repr, optimizers.ALL))} "
                 f"or an object such as gdfast.Adam(0.001); got {self.optimizer!r}"
             )
-        return SGD(rate if ours or rate == "auto" else self._scikit_learns_rate(rate))
+        if rate == "auto":
+            return SGD("auto", momentum=0.9, nesterov=True)
+        return SGD(rate if ours else self._scikit_learns_rate(rate))
 
     def _scikit_learns_rate(self, kind: str) -> Any:
         check_number(self, "power_t", low=0)
@@ -148,8 +151,11 @@ class SGDModel(LinearModel):
     def _batch_size(self, n: int) -> int:
         if not isinstance(self.batch_size, str):
             return int(self.batch_size)
-        scikit_learns = self.optimizer is None and isinstance(self.learning_rate, str) and self.learning_rate != "auto"
-        return n if self.batch_size == "full" else 1 if scikit_learns else BATCH
+        if self.batch_size == "full":
+            return n
+        if isinstance(self._optimizer().learning_rate, str):
+            return max(1, min(BATCH, n // STEPS))
+        return 1 if self.optimizer is None and isinstance(self.learning_rate, str) else BATCH
 
     def _stopping(self) -> Stopping:
         return Stopping(

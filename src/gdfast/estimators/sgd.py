@@ -118,7 +118,9 @@ class SGDClassifier(LinearClassifier, SGDModel):
         )
         super()._validate()
 
-    def _examples(self, X: Any, y: Any, sample_weight: Any, classes: Any, first: bool) -> tuple[Table, Examples, Loss]:
+    def _examples(
+        self, X: Any, y: Any, sample_weight: Any, *, first: bool = True, classes: Any = None
+    ) -> tuple[Table, Examples, Loss]:
         table = self._read(X, first=first)
         codes = self._encode(y, table.n, classes=classes)
         weight = self._row_weights(codes, sample_weight, self.class_weight, table.dtype)
@@ -147,7 +149,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None; X_val, y_val: rows to score
         after each epoch, which turn early stopping on."""
         self._validate()
-        table, examples, loss = self._examples(X, y, sample_weight, None, True)
+        table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
         self._run(table, examples, loss, held, coef_init, intercept_init)
         return self
@@ -170,7 +172,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
             )
-        table, examples, loss = self._examples(X, y, sample_weight, known, first)
+        table, examples, loss = self._examples(X, y, sample_weight, first=first, classes=known)
         self._continue(table, examples, loss, first)
         return self
 
@@ -303,7 +305,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
     def _loss(self) -> Loss:
         return named(self.loss, epsilon=self.epsilon, quantile=self.quantile, power=self.power)
 
-    def _examples(self, X: Any, y: Any, sample_weight: Any, first: bool) -> tuple[Table, Examples, Loss]:
+    def _examples(self, X: Any, y: Any, sample_weight: Any, *, first: bool = True) -> tuple[Table, Examples, Loss]:
         table, loss = self._read(X, first=first), self._loss()
         target = as_target(y, table.n, dtype=table.dtype)
         check_target_range(target, loss)
@@ -340,7 +342,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; X_val, y_val: rows to score
         after each epoch, which turn early stopping on."""
         self._validate()
-        table, examples, loss = self._examples(X, y, sample_weight, True)
+        table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
         self._run(table, examples, loss, held, coef_init, intercept_init)
         return self
@@ -350,7 +352,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         """One epoch over these rows, continuing rate, optimizer and weights."""
         self._validate()
         first = not hasattr(self, "_state")
-        table, examples, loss = self._examples(X, y, sample_weight, first)
+        table, examples, loss = self._examples(X, y, sample_weight, first=first)
         self._continue(table, examples, loss, first)
         return self
 

@@ -26,10 +26,11 @@ Array = np.ndarray[Any, Any]
 
 ROWS = 4096  # looked at
 STRIDE = 0.5
+STEPS = 32  # without progress that make a plateau, at least
 ROUNDS = 50  # of the power iteration: lambda to a few per cent
 # Found by trial over optimizers and data: the smallest patience that no noise of batches sets off too early, and ten
 # halvings, so that what noise the last rate leaves is a thousandth.
-AUTOMATIC = ReduceOnPlateau(1.0, factor=0.5, patience=3, threshold=1e-5, max_reductions=10, retries=30)
+AUTOMATIC = ReduceOnPlateau(1.0, factor=0.5, patience=5, threshold=1e-6, max_reductions=10, retries=30)
 
 
 def is_automatic(plan: Plan) -> bool:
@@ -41,7 +42,8 @@ def begin(plan: Plan, examples: Examples, state: State) -> Plan:
     run that is continued keeps it."""
     if state.plateau == Plateau():
         state.plateau = Plateau(scale=first_rate(plan, examples))
-    return replace(plan, optimizer=replace(plan.optimizer, learning_rate=AUTOMATIC))
+    patience = max(AUTOMATIC.patience, -(-STEPS // plan.steps(examples.n)))
+    return replace(plan, optimizer=replace(plan.optimizer, learning_rate=replace(AUTOMATIC, patience=patience)))
 
 
 def first_rate(plan: Plan, examples: Examples) -> float:

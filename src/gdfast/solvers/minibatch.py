@@ -90,6 +90,11 @@ class _Run:
         total = self.backend.gradient(self.few, self.plan.loss, w, self.plan.fit_intercept, self.threads)[0]
         return abs(total) / max(self.few.total_weight, np.finfo(float).tiny) + self.plan.penalty.value(w)
 
+    @property
+    def _careful(self) -> bool:
+        """Whether the rate hangs on the objective, so that it is taken at the end of an epoch, not over its course."""
+        return self.feedback is not None and self.feedback.retries > 0
+
     def _bound(self) -> float:
         if self.feedback is not None:
             return TAKEN_BACK if self.feedback.retries else DIVERGED_WHILE_FALLING
@@ -111,16 +116,16 @@ class _Run:
         weight = self.total_weight if rows == self.examples.n else rows * self.plan.mean_weight
         loss = report.loss_sum / max(weight, np.finfo(float).tiny)
         objective = loss + self.plan.penalty.value(self.state.w)
-        if not (
-            report.finite and math.isfinite(objective) and objective <= self.bound and np.isfinite(self.state.w).all()
-        ):
+        fine = report.finite and objective <= self.bound and bool(np.isfinite(self.state.w).all())
+        watched = self._objective() if fine and self._careful else objective
+        if not (fine and watched <= self.bound):  # NaN too
             self._diverged(float(rates[0]))
             return
         norm, score = self._norm(report), None if self.validate is None else float(self.validate(self.state.weights))
         took, rate = time.perf_counter() - began, float(rates[report.steps - 1])
         epoch = Epoch(self.epochs, self.state.step, loss, objective, norm, rate, score, took, rows / took)
         self.history.append(epoch)
-        self._judge(epoch, objective if score is None else -score)
+        self._judge(epoch, watched if score is None else -score)
 
     def _rates(self) -> Array:
         count = self.plan.steps(self.examples.n)
