@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gdfast import __version__, estimators, optimizers, schedules
 from gdfast.checkpoint import CheckpointError, load_arrays, save_arrays
 from gdfast.estimators.linear import LinearClassifier, LinearModel
 from gdfast.plan import State
+from gdfast.schedules import Plateau
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +33,7 @@ _LARGEST_TEXT = 2**30  # bytes that an array of text may take: NumPy gives every
 def save(model: Any, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a fitted estimator of gdfast; ``extra``: further JSON (str keys, lists, plain values), back by ``read``.
 
-    A ``random_state`` that is no integer is stored as None. A failed save leaves the previous file as it was.
+    A ``random_state`` that is no integer and ``callbacks`` are stored as None. A failed save leaves the previous file as it was.
 
     Raises TypeError for a model that is not exactly one of ours and for a parameter that JSON cannot express, naming
     it; NotFittedError; CheckpointError for a failure of the file system.
@@ -47,11 +48,13 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: Mapping[str, Any] |
     parameters = model.get_params(deep=False)
     if "random_state" in parameters and not isinstance(parameters["random_state"], (int, np.integer)):
         parameters["random_state"] = None
+    if "callbacks" in parameters:
+        parameters["callbacks"] = None
     arrays = {"coef_": model.coef_, "intercept_": np.asarray(model.intercept_)}
     attributes = {key: getattr(model, key) for key in _ATTRIBUTES if hasattr(model, key)}
     state: State | None = getattr(model, "_state", None)
     if state is not None:
-        attributes |= {"step": state.step, "epoch": state.epoch}
+        attributes |= {"step": state.step, "epoch": state.epoch, "plateau": list(astuple(state.plateau))}
         arrays |= {"state_w": state.w, "state_slots": state.slots}
         arrays |= {} if state.average is None else {"state_average": state.average}
     meta = {
@@ -97,8 +100,8 @@ def _restore(kind: type[LinearModel], arrays: dict[str, Array], meta: dict[str, 
     stored = {key: _decode(value) for key, value in meta["attributes"].items()}
     if "state_w" in arrays:
         average = arrays.get("state_average")
-        counts = int(stored.pop("step")), int(stored.pop("epoch"))
-        model._state = state = State(arrays["state_w"], arrays["state_slots"], average, *counts)
+        where = int(stored.pop("step")), int(stored.pop("epoch")), Plateau(*stored.pop("plateau"))
+        model._state = state = State(arrays["state_w"], arrays["state_slots"], average, *where)
         if any(a.shape[-2:] != state.w.shape or a.dtype != state.w.dtype for a in (state.slots, state.weights)):
             raise ValueError("the arrays of the training state do not agree")
     if unknown := set(stored) - set(_ATTRIBUTES):

@@ -82,11 +82,11 @@ class _Run:
         # zero weights are no measure for a loss that is 0 there (perceptron)
         self.start = max(self._objective(), 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
         self.bound = self._bound() * self.start
-        self.best, self.best_watched = state.copy(), math.inf
+        self.first, self.best, self.best_watched = state.copy(), state.copy(), math.inf
 
-    def _objective(self) -> float:
-        """At the weights of now, over a sample of the rows."""
-        w = self.state.weights
+    def _objective(self, state: State | None = None) -> float:
+        """At the weights of now, or of another state, over a sample of the rows."""
+        w = (state or self.state).weights
         total = self.backend.gradient(self.few, self.plan.loss, w, self.plan.fit_intercept, self.threads)[0]
         return abs(total) / max(self.few.total_weight, np.finfo(float).tiny) + self.plan.penalty.value(w)
 
@@ -168,15 +168,22 @@ class _Run:
         if self.feedback is not None and self.retries < self.feedback.retries:
             self.retries += 1
             plateau = self.state.plateau
-            self.state.restore(self.best)
+            self._take_back()
             self.state.plateau = replace(plateau, scale=plateau.scale * self.feedback.factor)
             self._limit()
             return
         self.history.diverged = True
         self.history.reason = f"the loss diverged in epoch {self.epochs} (rate {rate:.3g})"
 
+    def _take_back(self) -> None:
+        """To the best weights. The loss of their epoch was taken on the way: at its end they may be worse than the first."""
+        better = self._objective(self.best) <= self._objective(self.first)
+        self.state.restore(self.best if better else self.first)
+
     def end(self) -> None:
-        if self.history.diverged or self.validate is not None:
+        if self.history.diverged:
+            self._take_back()
+        elif self.validate is not None:
             self.state.restore(self.best)
         elif self.stopping.max_epochs > 1:
             self.history.worse = (
