@@ -33,7 +33,8 @@ _LARGEST_TEXT = 2**30  # bytes that an array of text may take: NumPy gives every
 def save(model: Any, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a fitted estimator of gdfast; ``extra``: further JSON (str keys, lists, plain values), back by ``read``.
 
-    A ``random_state`` that is no integer and ``callbacks`` are stored as None. A failed save leaves the previous file as it was.
+    A ``random_state`` that is no integer and ``callbacks`` are stored as None. A failed save leaves the
+    previous file as it was.
 
     Raises TypeError for a model that is not exactly one of ours and for a parameter that JSON cannot express, naming
     it; NotFittedError; CheckpointError for a failure of the file system.

@@ -22,6 +22,7 @@ Callback = Callable[[Epoch], object]
 # An epoch whose mean loss exceeds the loss of the starting weights by this factor has diverged, finite or not. A falling
 # rate may still make good for what its first steps did; a run that can be taken back need not wait for that.
 DIVERGED, DIVERGED_WHILE_FALLING, TAKEN_BACK = 1e3, 1e12, 2.0
+NEGLIGIBLE = 1e-6  # share of the first objective: to fall further is no progress that a rate should wait for
 SAMPLE = 65_536  # rows that the loss of the starting weights is taken from
 
 
@@ -77,7 +78,7 @@ class _Run:
         self.history, self.watch = History(), Watch(stopping)
         self.schedule = as_schedule(plan.optimizer.learning_rate)
         self.feedback = self.schedule if isinstance(self.schedule, ReduceOnPlateau) else None
-        self.began, self.epochs, self.steps, self.retries = time.perf_counter(), 0, 0, 0
+        self.began, self.epochs, self.retries = time.perf_counter(), 0, 0
         self.total_weight, self.few = examples.total_weight, examples.sample(SAMPLE)
         # zero weights are no measure for a loss that is 0 there (perceptron)
         self.start = max(self._objective(), 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
@@ -89,6 +90,10 @@ class _Run:
         w = (state or self.state).weights
         total = self.backend.gradient(self.few, self.plan.loss, w, self.plan.fit_intercept, self.threads)[0]
         return abs(total) / max(self.few.total_weight, np.finfo(float).tiny) + self.plan.penalty.value(w)
+
+    @property
+    def steps(self) -> int:
+        return self.state.step - self.first.step
 
     @property
     def _careful(self) -> bool:
@@ -108,7 +113,7 @@ class _Run:
         if self.stopping.max_seconds is not None:
             seconds = self.stopping.max_seconds - (began - self.began)
         report = self.backend.epoch(self.examples, self.plan, self.state, rates, self.threads, seconds)
-        self.epochs, self.steps = self.epochs + 1, self.steps + report.steps
+        self.epochs += 1
         if report.finite and report.steps == 0:
             self._limit()
             return
@@ -117,7 +122,7 @@ class _Run:
         loss = report.loss_sum / max(weight, np.finfo(float).tiny)
         objective = loss + self.plan.penalty.value(self.state.w)
         fine = report.finite and objective <= self.bound and bool(np.isfinite(self.state.w).all())
-        watched = self._objective() if fine and self._careful else objective
+        watched = max(self._objective(), NEGLIGIBLE * self.start) if fine and self._careful else objective
         if not (fine and watched <= self.bound):  # NaN too
             self._diverged(float(rates[0]))
             return
@@ -166,7 +171,7 @@ class _Run:
 
     def _diverged(self, rate: float) -> None:
         if self.feedback is not None and self.retries < self.feedback.retries:
-            self.retries += 1
+            self.retries, self.epochs = self.retries + 1, self.epochs - 1
             plateau = self.state.plateau
             self._take_back()
             self.state.plateau = replace(plateau, scale=plateau.scale * self.feedback.factor)
