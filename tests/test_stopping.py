@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -397,3 +398,44 @@ def test_squared_error_of_a_rising_rate_is_told() -> None:
     with pytest.warns(ConvergenceWarning, match="diverged in epoch 1"):
         SGDRegressor(optimizer=SGD(50.0), random_state=0).fit(X, y)
     assert SquaredError().curvature_bound == 1
+
+
+# ------------------------------------------------------------------------------------ scikit-learn's protocol (1.9 on)
+
+
+class Recorder:
+    """A callback of scikit-learn's: keeps the order of its hooks and a score an epoch; ends the fit with the fourth."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.scores: list[float] = []
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        self.calls.append("setup")
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        self.calls.append("teardown")
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        self.calls.append(f"begin {context.task_name}")
+
+    def on_fit_task_end(self, estimator: Any, context: Any, *, X: Any, y: Any, fitted_estimator: Any) -> bool:
+        self.calls.append(f"end {context.task_name}")
+        self.scores.append(fitted_estimator.score(X, y))
+        return self.calls.count("end epoch") == 4
+
+
+@pytest.mark.skipif(find_spec("sklearn.callback") is None, reason="scikit-learn before 1.9 has no callbacks")
+@pytest.mark.parametrize("kind", [SGDClassifier, SGDRegressor])
+def test_scikit_learns_callbacks_see_every_epoch(kind: Any) -> None:
+    X, y = problem()
+    recorder = Recorder()
+    model = kind(random_state=0, tol=None, max_iter=9).set_callbacks(recorder).fit(X, y)
+    assert recorder.calls == ["setup", "begin fit", *["begin epoch", "end epoch"] * 4, "end fit", "teardown"]
+    assert model.n_iter_ == 4
+    plain, scores = kind(random_state=0), []
+    for _ in range(4):
+        plain.partial_fit(X, y, **({"classes": [0, 1]} if kind is SGDClassifier else {}))
+        scores.append(plain.score(X, y))
+    assert recorder.scores == [*scores, model.score(X, y)]
+    assert not [name for name in vars(model) if "callback" in name and name not in ("callbacks", "_skl_callbacks")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.base import is_classifier
 from gdfast import optimizers, runtime
 from gdfast.backends import cpu
 from gdfast.clipping import ClipNorm
+from gdfast.estimators.callbacks import CallbackSupportMixin, Tasks
 from gdfast.estimators.linear import LinearModel, check_choice, check_flag, check_number, check_seed, check_verbose
 from gdfast.estimators.validation import Held, hold_out
 from gdfast.losses import Loss, named
@@ -35,7 +37,7 @@ LIMITS = {"max_epochs": "max_iter", "max_steps": "max_steps", "max_seconds": "ma
 SCHEDULED = ("constant", "optimal", "invscaling", "adaptive", "auto")  # names of learning rates
 
 
-class SGDModel(LinearModel):
+class SGDModel(CallbackSupportMixin, LinearModel):
     """The parameters in common, and the way from them to a plan."""
 
     def _validate(self) -> None:
@@ -182,7 +184,14 @@ class SGDModel(LinearModel):
         return w
 
     def _run(
-        self, table: Table, examples: Examples, loss: Loss, held: Held | None, coef_init: Any, intercept_init: Any
+        self,
+        table: Table,
+        examples: Examples,
+        loss: Loss,
+        held: Held | None,
+        coef_init: Any,
+        intercept_init: Any,
+        data: dict[str, Any],
     ) -> None:
         """fit: a new run, or one that continues from the last weights with ``warm_start``."""
         if self.warm_start and hasattr(self, "coef_"):
@@ -193,16 +202,26 @@ class SGDModel(LinearModel):
             examples, held = hold_out(examples, self.validation_fraction, self.random_state, stratify=stratify)
         plan = self._plan(loss, examples, examples.total_weight / examples.n)
         state = State.start(plan, self._start(table.d, examples.k, table.dtype, coef_init, intercept_init))
-        self._train(table, examples, plan, state, self._stopping(), held)
+        tasks = Tasks(self, self.max_iter, data, lambda: self._as_if_stopped(state))
+        self._train(table, examples, plan, state, self._stopping(), held, tasks)
         self.t_ = 1.0 + self.n_iter_ * examples.n
+        tasks.end()
         self._warn()
 
     def _train(
-        self, table: Table, examples: Examples, plan: Plan, state: State, stopping: Stopping, held: Held | None
+        self,
+        table: Table,
+        examples: Examples,
+        plan: Plan,
+        state: State,
+        stopping: Stopping,
+        held: Held | None,
+        tasks: Tasks | None = None,
     ) -> None:
         threads, began = runtime.threads(self.n_jobs), time.perf_counter()
         progress = self._progress("epoch")
         callbacks = (*self._callbacks(), lambda epoch: progress(epoch.epoch, epoch.objective))
+        callbacks += () if tasks is None else (tasks.epoch,)
         validate = None if held is None else self._validator(held, threads)
         with runtime.worker():
             automatic = learning_rate.is_automatic(plan)
@@ -245,6 +264,12 @@ class SGDModel(LinearModel):
             raise ValueError(f"X_val has {table.d} features, X has {self.n_features_in_}")
         return table
 
+    def _as_if_stopped(self, state: State) -> dict[str, Any]:
+        """The attributes that predictions need."""
+        model = copy(self)
+        model._set_weights(state.weights.copy())
+        return {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
+
     def _validator(self, held: Held, threads: int) -> Callable[[Array], float]:
         def validate(w: Array) -> float:
             return self._score_margins(cpu.margins(held.X, w, threads), held.y, held.weight)
@@ -266,8 +291,10 @@ class SGDModel(LinearModel):
             )
         elif history.limit is not None and not history.converged:
             name = LIMITS[history.limit]
+            rules = ("tol", "gradient_tol", "objective_tol", "target_loss")
+            asked = ", ".join(f"{rule}={getattr(self, rule):g}" for rule in rules if getattr(self, rule) is not None)
             self._warn_not_converged(
-                f"stopped after {history.reason} before it converged; the objective has gradient norm "
+                f"stopped after {history.reason} before it converged to {asked}; the objective has gradient norm "
                 f"{self.fit_report_['gradient_norm']:.2e}",
                 f"Set {name} above {getattr(self, name)}.",
             )

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.metaestimators import available_if
 
+from gdfast.estimators.callbacks import with_callbacks
 from gdfast.estimators.linear import (
     LinearClassifier,
     LinearRegressor,
@@ -34,12 +35,23 @@ class SGDClassifier(LinearClassifier, SGDModel):
     the rest, all in one pass, or together with ``loss="softmax"``. New:
 
     optimizer : None uses scikit-learn's ``learning_rate`` and ``eta0``; or "sgd", "adam", or an object: ``Adam(0.001)``.
-    batch_size : rows a batch; "auto" is 1 with scikit-learn's learning rates and 256 with an optimizer.
+    learning_rate : also "auto" or a schedule, for an optimizer given by name or None (SGD; with "auto" Nesterov's, of
+        momentum 0.9). "auto" takes the first rate from the data, takes back epochs that diverge, and halves the rate on
+        plateaus of the objective; an optimizer object has it as ``Adam("auto")``.
+    batch_size : rows a batch, or "full". "auto" is 1 with scikit-learn's learning rates and 256 with an optimizer, fewer
+        where learning_rate="auto" would make less than 32 steps an epoch.
+    shuffle : also "block": runs of consecutive rows are shuffled, which reads memory several times as fast.
     clip_norm : largest norm of the mean gradient of a step, None for no limit.
     accumulate : batches whose gradients are added before a step.
     n_jobs : threads; None for what OpenMP allows. The result is the same for any number, bit for bit.
+    max_steps, max_seconds : further limits beside max_iter (epochs).
+    gradient_tol, objective_tol, target_loss : further rules to stop by: norm of the gradient of the objective over all rows
+        (one more pass an epoch), relative change of the objective in an epoch, mean loss of an epoch.
+    callbacks : a callable or a list of them, called after each epoch with a ``gdfast.solvers.stopping.Epoch``; a true
+        answer stops the fit. scikit-learn's own callbacks are set by ``set_callbacks``.
 
-    A step divides by its number of rows times the mean weight, so that weights act as the objective says.
+    A step divides by its number of rows times the mean weight, so that weights act as the objective says. The loss of an
+    epoch is the mean over its rows, each taken before its own step.
     Attributes: coef_, intercept_, classes_, n_iter_ (epochs), t_, history_, loss_curve_, fit_report_.
     """
 
@@ -135,6 +147,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         return Held(table.X, _targets(codes, loss, like.k, table.dtype), None)
 
     @all_or_nothing
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -151,7 +164,8 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self._validate()
         table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
-        self._run(table, examples, loss, held, coef_init, intercept_init)
+        data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
+        self._run(table, examples, loss, held, coef_init, intercept_init, data)
         return self
 
     @all_or_nothing
@@ -328,6 +342,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
             self.coef_ = self.coef_[0]
 
     @all_or_nothing
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -344,7 +359,8 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self._validate()
         table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
-        self._run(table, examples, loss, held, coef_init, intercept_init)
+        data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
+        self._run(table, examples, loss, held, coef_init, intercept_init, data)
         return self
 
     @all_or_nothing
