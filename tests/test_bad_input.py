@@ -436,7 +436,7 @@ SGD_PARAMETERS: dict[str, Row] = {
     "fit_intercept": ({}, NOT_A_FLAG),
     "max_iter": ({}, NOT_A_COUNT),
     "tol": ({}, ["a", math.nan, True, [1e-3]]),
-    "shuffle": ({}, NOT_A_FLAG),
+    "shuffle": ({}, [*NOT_A_FLAG, "rows"]),
     "verbose": ({}, NOT_VERBOSE),
     "epsilon": ({"loss": "huber"}, [*NOT_A_NUMBER, -1.0, 0.0, math.inf]),
     "n_jobs": ({}, NOT_THREADS),
@@ -453,6 +453,13 @@ SGD_PARAMETERS: dict[str, Row] = {
     "batch_size": ({}, ["big", None, 0, -1, 1.5, True, [32]]),
     "clip_norm": ({}, ["a", math.nan, 0.0, -1.0, True, math.inf, [1.0]]),
     "accumulate": ({}, NOT_A_COUNT),
+    "standardize": ({}, ["yes", None, 2, [True]]),
+    "max_steps": ({}, [bad for bad in NOT_A_COUNT if bad is not None]),
+    "max_seconds": ({}, ["a", math.nan, 0.0, -1.0, True, math.inf, [1.0]]),
+    "gradient_tol": ({}, ["a", math.nan, -1.0, True, math.inf]),
+    "objective_tol": ({}, ["a", math.nan, -1.0, True, math.inf]),
+    "target_loss": ({}, ["a", math.nan, True, math.inf]),
+    "callbacks": ({}, ["print", 3, [print, None], True]),
 }
 CLASS_WEIGHTS: Row = ({}, ["unbalanced", {7: 1.0}, {0: -1.0}, {0: math.nan}, {0: "a"}, [1, 2], 2.0, True])
 BAD_PARAMETERS: dict[str, dict[str, Row]] = {

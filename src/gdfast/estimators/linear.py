@@ -140,8 +140,9 @@ class LinearModel(BaseEstimator):
         return callback
 
     def _warn_not_converged(self, what: str, advice: str) -> None:
-        frame, level = sys._getframe(1), 2  # the warning belongs to the first line outside gdfast
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("gdfast."):
+        # the warning belongs to the first line outside gdfast and what scikit-learn puts around a fit
+        frame, level, inside = sys._getframe(1), 2, ("gdfast.", "sklearn.callback.")
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(inside):
             frame, level = frame.f_back, level + 1
         warnings.warn(f"{type(self).__name__} {what}. {advice}", ConvergenceWarning, stacklevel=level)
 
