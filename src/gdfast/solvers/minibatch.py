@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gdfast.backends import cpu
+from gdfast.penalties import of_each, soft_threshold
 from gdfast.plan import EpochReport, Examples, Plan, State
 from gdfast.schedules import ReduceOnPlateau, as_schedule
 from gdfast.solvers.stopping import Epoch, History, Stopping, Watch
@@ -50,12 +51,19 @@ def train(
 
 
 def gradient_norm(examples: Examples, plan: Plan, w: Array, threads: int = 1, backend: ModuleType = cpu) -> float:
-    """|gradient of the objective over all rows| at w, the smallest subgradient where there is an L1 part."""
+    """|gradient of the objective over all rows| at w: the smallest subgradient where there is an L1 part, without what
+    pushes against a bound that is reached."""
     _, g = backend.gradient(examples, plan.loss, w, plan.fit_intercept, threads)
     g /= examples.total_weight
-    v, l1 = w[:-1].astype(np.float64), plan.penalty.l1
-    g[:-1] += plan.penalty.l2 * v
-    g[:-1] = np.where(v == 0, np.sign(g[:-1]) * np.maximum(np.abs(g[:-1]) - l1, 0), g[:-1] + l1 * np.sign(v))
+    v, inner = w[:-1].astype(np.float64).reshape(-1), g[:-1].reshape(-1)
+    factors = 1.0 if plan.penalty.factors is None else of_each("factors", plan.penalty.factors, v.size)
+    inner += plan.penalty.l2 * factors * v
+    inner[:] = np.where(
+        v == 0, soft_threshold(inner, plan.penalty.l1 * factors), inner + plan.penalty.l1 * factors * np.sign(v)
+    )
+    if plan.bounds is not None:
+        lower, upper = plan.bounds.of_each(v.size)
+        inner[((v <= lower) & (inner > 0)) | ((v >= upper) & (inner < 0))] = 0
     return float(np.linalg.norm(g))
 
 
