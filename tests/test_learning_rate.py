@@ -169,23 +169,32 @@ def squares(model: Any, X: Array, y: Array) -> float:
     return float(0.5 * np.mean(r * r) + 0.5 / len(y) * np.sum(model.coef_**2))
 
 
-@pytest.mark.parametrize("optimizer", [None, *optimizers.ALL])
-def test_every_optimizer_reaches_the_optimum_of_breast_cancer(optimizer: str | None) -> None:
+def automatic(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {"learning_rate": "auto"}
+    # decay beside the objective moves the optimum
+    return {"optimizer": optimizers.ALL[name]("auto", weight_decay=0.0)}
+
+
+@pytest.mark.parametrize("name", [None, *optimizers.ALL])
+def test_every_optimizer_reaches_the_optimum_of_breast_cancer(name: str | None) -> None:
     X, y, best = cancer()
+    # Adadelta divides by a short memory of the gradient, which has a bias where batches are small
+    batch_size = 64 if name == "adadelta" else "auto"
+    model = SGDClassifier("log_loss", alpha=1 / len(y), batch_size=batch_size, random_state=0, **automatic(name))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = SGDClassifier(
-            "log_loss", optimizer=optimizer, learning_rate="auto", alpha=1 / len(y), random_state=0
-        ).fit(X, y)
+        model.fit(X, y)
     assert logistic(model, X, y) <= best * (1 + 1e-3)
 
 
-@pytest.mark.parametrize("optimizer", [None, *optimizers.ALL])
-def test_every_optimizer_reaches_the_optimum_of_the_flights(optimizer: str | None) -> None:
+@pytest.mark.parametrize("name", [None, *optimizers.ALL])
+def test_every_optimizer_reaches_the_optimum_of_the_flights(name: str | None) -> None:
     X, y, best = flights()
+    model = SGDRegressor(alpha=1 / len(y), random_state=0, **automatic(name))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = SGDRegressor(optimizer=optimizer, learning_rate="auto", alpha=1 / len(y), random_state=0).fit(X, y)
+        model.fit(X, y)
     assert squares(model, X, y) <= best * (1 + 1e-3)
 
 

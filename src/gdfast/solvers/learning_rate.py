@@ -7,7 +7,8 @@ its margin, b rows a step and momentum m,
 
 the inverse of the Lipschitz constant of the gradient and, beside it, the step at which the noise of small batches still
 contracts (Bach and Moulines 2013). Rules that normalise the gradient move each weight by about the rate: it is set so that
-one step moves the margin of a mean row by STRIDE of its scale.
+one step moves the margin of a mean row by STRIDE of its scale. The steps of Adagrad and FTRL fall with the root of their
+number, and begin LONGER. Adadelta finds the scale of the weights itself: its rate is 1.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from gdfast.losses import Loss
-from gdfast.optimizers import SGD
+from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad
 from gdfast.plan import Examples, Plan, State
 from gdfast.schedules import Plateau, ReduceOnPlateau
 
 Array = np.ndarray[Any, Any]
 
 ROWS = 4096  # looked at
-STRIDE = 0.5
+STRIDE, LONGER = 0.5, 10.0
 STEPS = 32  # without progress that make a plateau, at least
 ROUNDS = 50  # of the power iteration: lambda to a few per cent
 # Found by trial over optimizers and data: the smallest patience that no noise of batches sets off too early, and ten
@@ -47,6 +48,9 @@ def begin(plan: Plan, examples: Examples, state: State) -> Plan:
 
 
 def first_rate(plan: Plan, examples: Examples) -> float:
+    """The rate of the first step, for ``plan.optimizer``, batch size, loss and penalty; from about ROWS rows."""
+    if isinstance(plan.optimizer, Adadelta):
+        return 1.0
     few = examples.sample(ROWS)
     X = np.column_stack(few.X) if isinstance(few.X, tuple) else few.X
     X = np.asarray(X, dtype=np.float64)
@@ -55,7 +59,8 @@ def first_rate(plan: Plan, examples: Examples) -> float:
     weight = np.ones(few.n) if few.weight is None else few.weight.astype(np.float64) / plan.mean_weight
     if not isinstance(plan.optimizer, SGD):
         reach = float((weight @ np.abs(X).sum(axis=1)) / max(weight.sum(), np.finfo(float).tiny))
-        return STRIDE * _scale_of_margins(plan.loss, few) / max(reach, 1e-30)
+        stride = STRIDE * (LONGER if isinstance(plan.optimizer, (Adagrad, FTRL)) else 1)
+        return stride * _scale_of_margins(plan.loss, few) / max(reach, 1e-30)
     squares = np.square(X).sum(axis=1)
     noise = 0.0
     if plan.rows_per_step < examples.n:
