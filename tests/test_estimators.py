@@ -919,7 +919,7 @@ def test_feature_selection_and_multi_output() -> None:
 
 REPORT = {"solver", "converged", "stopped", "seconds", "threads", "instruction_set", "copies"}
 FULL_REPORT = REPORT | {"why", "objective", "iterations", "passes", "relative_excess", "gradient_norm"}
-SGD_REPORT = REPORT | {"epochs", "rows_per_second", "gradient_norm", "learning_rate"}
+SGD_REPORT = REPORT | {"epochs", "rows_per_second", "gradient_norm", "learning_rate", "standardized"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,6 +18,7 @@ import numpy as np
 from gdfast import __version__, estimators, optimizers, schedules
 from gdfast.checkpoint import CheckpointError, load_arrays, save_arrays
 from gdfast.estimators.linear import LinearClassifier, LinearModel
+from gdfast.penalties import Bounds
 from gdfast.plan import State
 from gdfast.schedules import Plateau
 
@@ -142,12 +143,16 @@ def _encode(value: Any, what: str) -> Any:
         return {"float": str(value)}
     if type(value) is list:
         return [_encode(item, what) for item in value]
+    if type(value) is tuple:
+        return {"tuple": [_encode(item, what) for item in value]}
     if type(value) is dict:
         return {"pairs": [[_encode(key, what), _encode(item, what)] for key, item in value.items()]}
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return _encode_array(value, what)
     if isinstance(value, optimizers.Optimizer) and optimizers.ALL.get(value.name) is type(value):
         return {"optimizer": value.name, "fields": _encode_fields(value, what)}
+    if isinstance(value, Bounds):
+        return {"bounds": [_encode(value.lower, what), _encode(value.upper, what)]}
     if _SCHEDULES.get(type(value).__name__) is type(value):
         return {"schedule": type(value).__name__, "fields": _encode_fields(value, what)}
     raise TypeError(
@@ -180,6 +185,10 @@ def _decode(value: Any) -> Any:
         return float(content)
     if tag == "pairs":
         return {_decode(key): _decode(item) for key, item in content}
+    if tag == "tuple":
+        return tuple(map(_decode, content))
+    if tag == "bounds":
+        return Bounds(*map(_decode, content))
     if tag == "array":
         return _decode_array(content, _decode(value["values"]))
     registry: Mapping[str, type] = {"optimizer": optimizers.ALL, "schedule": _SCHEDULES}[tag]

@@ -14,13 +14,14 @@ from sklearn.base import is_classifier
 
 from gdfast import optimizers, runtime
 from gdfast.backends import cpu
-from gdfast.clipping import ClipNorm
+from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
 from gdfast.estimators.callbacks import CallbackSupportMixin, Tasks
 from gdfast.estimators.linear import LinearModel, check_choice, check_flag, check_number, check_seed, check_verbose
+from gdfast.estimators.standardize import SPREAD, Standardization, spread
 from gdfast.estimators.validation import Held, hold_out
 from gdfast.losses import Loss, named
 from gdfast.optimizers import SGD, Optimizer
-from gdfast.penalties import ElasticNet
+from gdfast.penalties import Bounds, ElasticNet
 from gdfast.plan import Examples, Plan, State
 from gdfast.schedules import ALL as SCHEDULES
 from gdfast.schedules import Constant, InverseScaling, Optimal, ReduceOnPlateau
@@ -41,7 +42,7 @@ class SGDModel(CallbackSupportMixin, LinearModel):
     """The parameters in common, and the way from them to a plan."""
 
     def _validate(self) -> None:
-        check_flag(self, "fit_intercept", "early_stopping", "warm_start")
+        check_flag(self, "fit_intercept", "early_stopping", "warm_start", "positive")
         check_choice(self, "shuffle", (True, False, np.True_, np.False_, "block"))
         check_choice(self, "standardize", ("auto", True, False))
         check_seed(self)
@@ -60,6 +61,8 @@ class SGDModel(CallbackSupportMixin, LinearModel):
         self._validate_stopping()
         self._optimizer()
         self._clipping()
+        self._elastic_net()
+        self._bounds()
 
     def _validate_stopping(self) -> None:
         check_number(self, "max_iter", low=1, integer=True)
@@ -87,12 +90,50 @@ class SGDModel(CallbackSupportMixin, LinearModel):
     def _loss(self) -> Loss:
         return named(self.loss, epsilon=self.epsilon)
 
-    def _clipping(self) -> ClipNorm | None:
-        return None if self.clip_norm is None else ClipNorm(check_number(self, "clip_norm", low=0, closed=False))
+    def _clipping(self) -> Clipping | None:
+        rules: dict[str, type[ClipNorm | ClipValue | NormalizeGradient]]
+        rules = {"clip_norm": ClipNorm, "clip_value": ClipValue, "normalize_gradient": NormalizeGradient}
+        given = [name for name in rules if getattr(self, name) is not None]
+        for name in given:
+            check_number(self, name, low=0, closed=False)
+        if len(given) > 1:
+            raise ValueError(
+                f"{given[0]} and {given[1]} are both given, and a step has one rule: set one of them to None"
+            )
+        return rules[given[0]](getattr(self, given[0])) if given else None
 
     def _elastic_net(self) -> ElasticNet:
         mix = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio or 0.0}
-        return ElasticNet() if self.penalty is None else ElasticNet(self.alpha, mix[self.penalty])
+        try:
+            factors = None if self.penalty_factors is None else np.asarray(self.penalty_factors, dtype=np.float64)
+            penalty = ElasticNet(self.alpha, mix.get(self.penalty, 0.0), factors)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"penalty_factors must be None or a number >= 0 for each feature: {error}") from error
+        return ElasticNet() if self.penalty is None else penalty
+
+    def _bounds(self) -> Bounds | None:
+        if self.bounds is not None and self.positive:
+            raise ValueError(
+                "bounds and positive=True are both given: put the positivity into bounds, as in (0, upper)"
+            )
+        if self.positive:
+            return Bounds(lower=0.0)
+        if self.bounds is None or isinstance(self.bounds, Bounds):
+            return self.bounds
+        try:
+            return Bounds(*(b if np.ndim(b) else float(b) for b in self.bounds))
+        except (TypeError, ValueError) as error:
+            wanted = "None, a pair (lower, upper) of numbers or of one number a feature, or gdfast.Bounds"
+            raise ValueError(f"bounds must be {wanted}, got {self.bounds!r}: {error}") from error
+
+    def _check_features(self, d: int) -> None:
+        """Whatever holds a number for each feature holds d of them."""
+        bounds = self._bounds()
+        held = {"penalty_factors": self.penalty_factors}
+        held |= {} if bounds is None else {"bounds: lower": bounds.lower, "bounds: upper": bounds.upper}
+        for name, value in held.items():
+            if value is not None and np.ndim(value) and len(value) != d:
+                raise ValueError(f"{name} holds {len(value)} numbers, expected {d}, one for each feature of X")
 
     def _optimizer(self) -> Optimizer:
         rate = self.learning_rate
@@ -135,6 +176,7 @@ class SGDModel(CallbackSupportMixin, LinearModel):
         return InverseScaling(eta0, self.power_t) if kind == "invscaling" else Constant(eta0)
 
     def _plan(self, loss: Loss, examples: Examples, mean_weight: float) -> Plan:
+        self._check_features(examples.d)
         plan = Plan(
             loss=loss,
             optimizer=self._optimizer(),
@@ -147,6 +189,7 @@ class SGDModel(CallbackSupportMixin, LinearModel):
             fit_intercept=bool(self.fit_intercept),
             average_from=int(self.average),
             mean_weight=mean_weight,
+            bounds=self._bounds(),
         )
         return replace(plan, block=_block(examples, plan.rows_per_step)) if isinstance(self.shuffle, str) else plan
 
@@ -201,9 +244,22 @@ class SGDModel(CallbackSupportMixin, LinearModel):
             stratify = is_classifier(self)
             examples, held = hold_out(examples, self.validation_fraction, self.random_state, stratify=stratify)
         plan = self._plan(loss, examples, examples.total_weight / examples.n)
-        state = State.start(plan, self._start(table.d, examples.k, table.dtype, coef_init, intercept_init))
-        tasks = Tasks(self, self.max_iter, data, lambda: self._as_if_stopped(state))
-        self._train(table, examples, plan, state, self._stopping(), held, tasks)
+        w = self._start(table.d, examples.k, table.dtype, coef_init, intercept_init)
+        standard, why = self._standardization(examples)
+        if standard is not None:
+            examples, w = standard.apply(examples), standard.to_standard(w)
+            plan = replace(plan, bounds=standard.bounds(plan.bounds))
+            table = replace(
+                table,
+                copies=(
+                    *table.copies,
+                    f"X: standardised, {examples.n * examples.d * examples.dtype.itemsize / 2**20:.1f} MiB",
+                ),
+            )
+        state = State.start(plan, w)
+        tasks = Tasks(self, self.max_iter, data, lambda: self._as_if_stopped(state, standard))
+        self._train(table, examples, plan, state, self._stopping(), held, standard, tasks)
+        self.fit_report_["standardized"] = why
         self.t_ = 1.0 + self.n_iter_ * examples.n
         tasks.end()
         self._warn()
@@ -215,14 +271,15 @@ class SGDModel(CallbackSupportMixin, LinearModel):
         plan: Plan,
         state: State,
         stopping: Stopping,
-        held: Held | None,
+        held: Held | None = None,
+        standard: Standardization | None = None,
         tasks: Tasks | None = None,
     ) -> None:
         threads, began = runtime.threads(self.n_jobs), time.perf_counter()
         progress = self._progress("epoch")
         callbacks = (*self._callbacks(), lambda epoch: progress(epoch.epoch, epoch.objective))
         callbacks += () if tasks is None else (tasks.epoch,)
-        validate = None if held is None else self._validator(held, threads)
+        validate = None if held is None else self._validator(held, standard, threads)
         with runtime.worker():
             automatic = learning_rate.is_automatic(plan)
             plan = learning_rate.begin(plan, examples, state) if automatic else plan
@@ -232,8 +289,8 @@ class SGDModel(CallbackSupportMixin, LinearModel):
             unfinished = history.limit is not None and not history.converged
             norm = minibatch.gradient_norm(examples, plan, state.weights, threads) if unfinished else None
         seconds = time.perf_counter() - began
-        self._state = state
-        self._set_weights(state.weights.copy())
+        self._state = state if standard is None else _in_original_units(plan, state, standard)
+        self._set_weights(_original(state.weights, standard))
         self.history_ = history
         self.loss_curve_ = history.objective
         self.n_iter_ = max(1, len(history.loss))
@@ -249,7 +306,18 @@ class SGDModel(CallbackSupportMixin, LinearModel):
             "threads": threads,
             "instruction_set": runtime.instruction_set(),
             "copies": table.copies,
+            "standardized": None,
         }
+
+    def _standardization(self, examples: Examples) -> tuple[Standardization | None, str | None]:
+        """(the one to train with, why), or (None, None)."""
+        if self.standardize is True:
+            return Standardization.of(examples.X, bool(self.fit_intercept)), "standardize=True"
+        found = spread(examples, bool(self.fit_intercept)) if self.standardize else 1.0
+        if found <= SPREAD:
+            return None, None
+        why = f"the root mean squares of columns differ by a factor of {found:.1e}, above {SPREAD:g}"
+        return Standardization.of(examples.X, bool(self.fit_intercept)), why
 
     def _held_out(self, X: Any, y: Any, examples: Examples, loss: Loss) -> Held | None:
         if X is None and y is None:
@@ -264,15 +332,15 @@ class SGDModel(CallbackSupportMixin, LinearModel):
             raise ValueError(f"X_val has {table.d} features, X has {self.n_features_in_}")
         return table
 
-    def _as_if_stopped(self, state: State) -> dict[str, Any]:
+    def _as_if_stopped(self, state: State, standard: Standardization | None) -> dict[str, Any]:
         """The attributes that predictions need."""
         model = copy(self)
-        model._set_weights(state.weights.copy())
+        model._set_weights(_original(state.weights, standard))
         return {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
 
-    def _validator(self, held: Held, threads: int) -> Callable[[Array], float]:
+    def _validator(self, held: Held, standard: Standardization | None, threads: int) -> Callable[[Array], float]:
         def validate(w: Array) -> float:
-            return self._score_margins(cpu.margins(held.X, w, threads), held.y, held.weight)
+            return self._score_margins(cpu.margins(held.X, _original(w, standard), threads), held.y, held.weight)
 
         return validate
 
@@ -314,10 +382,23 @@ class SGDModel(CallbackSupportMixin, LinearModel):
             if state.w.dtype != table.dtype:
                 raise ValueError(f"X is {table.dtype}, the calls before were {state.w.dtype}; use one type")
         before = 0.0 if first else self.t_ - 1.0
-        self._train(table, examples, plan, state, Stopping(max_epochs=1, tol=None), None)
+        self._train(table, examples, plan, state, Stopping(max_epochs=1, tol=None))
         self.t_ = 1.0 + before + examples.n
         if self.history_.diverged:
             self._warn_not_converged(self.history_.reason, "Lower the learning rate or scale the columns of X.")
+
+
+def _original(w: Array, standard: Standardization | None) -> Array:
+    return w.copy() if standard is None else standard.to_original(w)
+
+
+def _in_original_units(plan: Plan, state: State, standard: Standardization) -> State:
+    """Where ``partial_fit`` goes on: the weights and counts, and slots as at the start, which have no original units."""
+    other = State.start(plan, standard.to_original(state.w))
+    other.step, other.epoch = state.step, state.epoch
+    if other.average is not None:
+        other.average[:] = standard.to_original(state.weights)
+    return other
 
 
 def _block(examples: Examples, rows_per_step: int) -> int:

@@ -41,9 +41,17 @@ class SGDClassifier(LinearClassifier, SGDModel):
     batch_size : rows a batch, or "full". "auto" is 1 with scikit-learn's learning rates and 256 with an optimizer, fewer
         where learning_rate="auto" would make less than 32 steps an epoch.
     shuffle : also "block": runs of consecutive rows are shuffled, which reads memory several times as fast.
-    clip_norm : largest norm of the mean gradient of a step, None for no limit.
+    clip_norm, clip_value, normalize_gradient : largest norm of the mean gradient of a step, largest magnitude of one of its
+        components, or the norm that it is given; at most one of them.
+    penalty_factors : (d,) numbers >= 0 that the penalty of each feature is multiplied by; 0 leaves one free.
+    bounds, positive : lower and upper bound of the coefficients, numbers or one a feature, as a pair or ``gdfast.Bounds``;
+        positive=True is the bounds (0, inf). Never on the intercept.
     accumulate : batches whose gradients are added before a step.
     n_jobs : threads; None for what OpenMP allows. The result is the same for any number, bit for bit.
+    standardize : True trains on columns of mean 0 (with an intercept) and standard deviation 1 and gives coefficients in
+        original units: the model of StandardScaler and this estimator. "auto" does so only where descent could hardly
+        converge otherwise: the root mean squares of the columns, and the intercept's 1, differ by a factor of more than
+        1000; ``fit_report_["standardized"]`` says it. partial_fit never does.
     max_steps, max_seconds : further limits beside max_iter (epochs).
     gradient_tol, objective_tol, target_loss : further rules to stop by: norm of the gradient of the objective over all rows
         (one more pass an epoch), relative change of the objective in an epoch, mean loss of an epoch.
@@ -83,6 +91,11 @@ class SGDClassifier(LinearClassifier, SGDModel):
         batch_size: int | str = "auto",
         clip_norm: float | None = None,
         accumulate: int = 1,
+        clip_value: float | None = None,
+        normalize_gradient: float | None = None,
+        penalty_factors: Any = None,
+        bounds: Any = None,
+        positive: bool = False,
         standardize: bool | str = "auto",
         max_steps: int | None = None,
         max_seconds: float | None = None,
@@ -116,6 +129,11 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self.batch_size = batch_size
         self.clip_norm = clip_norm
         self.accumulate = accumulate
+        self.clip_value = clip_value
+        self.normalize_gradient = normalize_gradient
+        self.penalty_factors = penalty_factors
+        self.bounds = bounds
+        self.positive = positive
         self.standardize = standardize
         self.max_steps = max_steps
         self.max_seconds = max_seconds
@@ -268,6 +286,11 @@ class SGDRegressor(LinearRegressor, SGDModel):
         quantile: float = 0.5,
         power: float = 1.5,
         n_jobs: int | None = None,
+        clip_value: float | None = None,
+        normalize_gradient: float | None = None,
+        penalty_factors: Any = None,
+        bounds: Any = None,
+        positive: bool = False,
         standardize: bool | str = "auto",
         max_steps: int | None = None,
         max_seconds: float | None = None,
@@ -302,6 +325,11 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self.quantile = quantile
         self.power = power
         self.n_jobs = n_jobs
+        self.clip_value = clip_value
+        self.normalize_gradient = normalize_gradient
+        self.penalty_factors = penalty_factors
+        self.bounds = bounds
+        self.positive = positive
         self.standardize = standardize
         self.max_steps = max_steps
         self.max_seconds = max_seconds
