@@ -9,17 +9,23 @@ from gdfast.solvers.objective import Objective
 # Columns up to which a Hessian is formed and factored: again and again, or once for squared error.
 LARGEST_HESSIAN = 1000
 LARGEST_GRAM = 2000
+# Newton's method reads so little data in no time; beyond, its Hessian is taken from some rows if there are many a column.
+SMALL_HESSIAN = 1e7
+ROWS_A_COLUMN = 120
 
 
 def choose(objective: Objective) -> tuple[ModuleType, str]:
     """(solver module, one sentence why): its ``minimize(objective, w, tol=..., max_iter=...)`` is what to call."""
-    from gdfast.solvers import lbfgs, newton, proximal
+    from gdfast.solvers import lbfgs, newton, proximal, subsampled_newton
 
-    d, k = objective.examples.d, objective.examples.k
+    n, d, k = objective.examples.n, objective.examples.d, objective.examples.k
     if objective.penalty.l1 > 0:
         return proximal, "the penalty has an L1 part: accelerated proximal gradient"
     if d <= LARGEST_GRAM and objective.loss.name == "squared_error":
         return newton, f"squared error with {d} columns: Gram matrix and Cholesky"
     if d <= LARGEST_HESSIAN and k == 1 and objective.loss.twice_differentiable:
+        if n >= ROWS_A_COLUMN * d and n * d * d > SMALL_HESSIAN:
+            rows = subsampled_newton.rows_of_hessian(n, d)
+            return subsampled_newton, f"one output, {d} columns and {n} rows: preconditioned by the Hessian of {rows} rows"
         return newton, f"one output and {d} columns: Newton's method"
     return lbfgs, f"{k} outputs, {d} columns: preconditioned L-BFGS"

@@ -22,7 +22,38 @@ Array = np.ndarray[Any, Any]
 Solve = Callable[[Array], Array]
 
 LARGEST_FACTOR = 1500  # columns; a factor beyond costs more than the iterations that it saves
-MEMORY = 20
+
+
+class Pairs:
+    """The last steps s and changes of the gradient y, and the two loops over them."""
+
+    MEMORY = 20
+
+    def __init__(self) -> None:
+        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=self.MEMORY)
+
+    def add(self, s: Array, y: Array) -> float:
+        """s'y, or 0 where the pair shows no curvature and is left out."""
+        sy = float(np.vdot(s, y))
+        if not sy > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y)):
+            return 0.0
+        self._pairs.append((s, y, 1 / sy))
+        return sy
+
+    def clear(self) -> None:
+        self._pairs.clear()
+
+    def direction(self, g: Array, solve: Solve, scale: float = 1.0) -> Array:
+        """B^-1 g, with scale * solve(.) as B^-1 before the pairs."""
+        q, coefficients = g.copy(), []
+        for s, y, rho in reversed(self._pairs):
+            a = rho * float(np.vdot(s, q))
+            coefficients.append(a)
+            q -= a * y
+        out = scale * solve(q)
+        for (s, y, rho), a in zip(self._pairs, reversed(coefficients), strict=True):
+            out += (a - rho * float(np.vdot(y, out))) * s
+        return out
 
 
 def preconditioner(objective: Objective) -> Solve:
@@ -66,7 +97,7 @@ def minimize(
     """Until the model's decrement g' B^-1 g / 2 is below tol |f| twice in a row. One pass over X an iteration, seldom two."""
     rounding = ROUNDING[objective.examples.dtype]
     solve = preconditioner(objective)
-    pairs: deque[tuple[Array, Array, float]] = deque(maxlen=MEMORY)
+    pairs = Pairs()
     f, g = objective.gradient(w)
     if not (math.isfinite(f) and np.isfinite(g).all()):
         raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
@@ -75,14 +106,7 @@ def minimize(
     for iteration in range(1, max_iter + 1):
         if callback is not None:
             callback(iteration, f)
-        q, coefficients = g.copy(), []
-        for s, y, rho in reversed(pairs):
-            a = rho * float(np.vdot(s, q))
-            coefficients.append(a)
-            q -= a * y
-        direction = scale * solve(q)
-        for (s, y, rho), a in zip(pairs, reversed(coefficients), strict=True):
-            direction += (a - rho * float(np.vdot(y, direction))) * s
+        direction = pairs.direction(g, solve, scale)
         slope = float(np.vdot(g, direction))
         norm = float(np.linalg.norm(g))
         excess = objective.relative(0.5 * slope, f)
@@ -102,9 +126,7 @@ def minimize(
                     "no step along the direction lowers the objective further", history,
                 )  # fmt: skip
         s, y = trial - w, g_trial - g
-        sy = float(np.vdot(s, y))
-        if sy > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y)):
-            pairs.append((s, y, 1 / sy))
+        if sy := pairs.add(s, y):
             scale = sy / max(float(np.vdot(y, solve(y))), np.finfo(float).tiny)
         w, f, g = trial, f_trial, g_trial
         history.append(f)

@@ -44,11 +44,13 @@ def minimize(
             f, g = objective.gradient(w)
         else:
             f, g, H = objective.hessian(w)
+        if iteration == 1 and not (math.isfinite(f) and np.isfinite(g).all()):
+            raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
         if not (math.isfinite(f) and f <= f_accepted + rounding * abs(f_accepted)):
             if scale < 1e-10 or quadratic:
                 return Solution(
                     accepted, f_accepted, norm, excess, iteration, excess < 1e3 * rounding,
-                    "no step along Newton's direction lowers the objective further", history,
+                    "no step along Newton's direction lowers the objective further", history, factor,
                 )  # fmt: skip
             scale /= 4
             w = accepted - scale * step
@@ -71,9 +73,9 @@ def minimize(
         w = accepted - step
         if excess <= tol:
             reason = f"Newton decrement {excess:.1e} of the objective"
-            return Solution(w, f, norm, excess, iteration, True, reason, history)
+            return Solution(w, f, norm, excess, iteration, True, reason, history, factor)
     reason = f"{max_iter} iterations were not enough"
-    return Solution(accepted, f_accepted, norm, excess, max_iter, False, reason, history)
+    return Solution(accepted, f_accepted, norm, excess, max_iter, False, reason, history, factor)
 
 
 def _varies(examples: Examples) -> bool:

@@ -3,6 +3,7 @@ and what they share."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,7 @@ class Objective:
     backend: ModuleType = cpu
     passes: int = 0
     first: float | None = None
+    proven: bool = False  # a pass over all rows gave finite numbers, which no NaN or infinity in X, y or weight allows
 
     def __post_init__(self) -> None:
         if self.penalty.factors is not None:
@@ -52,7 +54,14 @@ class Objective:
         f = value / self.total_weight + 0.5 * l2 * float(np.vdot(v, v))
         if self.first is None:
             self.first = f
+        if not self.proven:
+            self.proven = math.isfinite(f) and bool(np.isfinite(g).all())
         return f, g
+
+    def on_sample(self, rows: int) -> Objective:
+        """The same objective over about ``rows`` of the rows (``Examples.sample``)."""
+        examples = self.examples.sample(rows)
+        return Objective(examples, self.loss, self.penalty, self.fit_intercept, self.threads, self.backend)
 
     def gradient(self, w: Array) -> tuple[float, Array]:
         """(f without the L1 part, its gradient)"""
@@ -84,7 +93,8 @@ class Objective:
 class Solution:
     """Where a solver stopped, and why.
 
-    ``excess``: its own estimate of (f - f*) / |f| before the last step; ``reason``: one sentence.
+    ``excess``: its own estimate of (f - f*) / |f| before the last step; ``reason``: one sentence; ``factor``: of the last
+    Hessian, where there was one.
     """
 
     w: Array
@@ -95,6 +105,7 @@ class Solution:
     converged: bool
     reason: str
     history: list[float]
+    factor: Factor | PseudoInverse | None = None
 
 
 class Factor:
@@ -105,10 +116,11 @@ class Factor:
     """
 
     def __init__(self, H: Array, fixed: Array) -> None:
-        """H: symmetric (p, p); ``fixed`` (p,) marks parameters that do not move (no intercept)."""
+        """H: symmetric (p, p), its diagonal kept; ``fixed`` (p,) marks parameters that do not move (no intercept)."""
         if not np.isfinite(H).all():
             raise FloatingPointError("the Hessian is not finite: scale the columns of X, y or sample_weight")
-        diagonal = np.where(fixed | (np.diag(H) <= 0), 1.0, np.diag(H))
+        self.diagonal = np.diag(H).copy()
+        diagonal = np.where(fixed | (self.diagonal <= 0), 1.0, self.diagonal)
         self._scale = np.where(fixed, 0.0, 1 / np.sqrt(diagonal))
         scaled = H * self._scale[:, None] * self._scale[None, :]
         scaled[np.diag_indices(len(H))] = 1.0

@@ -1,0 +1,118 @@
+"""Gradient descent preconditioned by the Hessian of a subsample: smooth losses of one output, many more rows than columns.
+
+Newton's method on a few rows, then on more of them, gives w and H; from there w <- w - B^-1 g with g from all rows and B made
+of H and the last gradients (L-BFGS). Each pass over X divides the excess by about (rows of H) / 2 d. Where steps fail or
+progress is slow (few rows bear weight, classes nearly separable, columns that the subsample did not see), H is taken from 8
+times as many rows, up to Newton's method on all. Erdogdu and Montanari 2015; Roosta-Khorasani and Mahoney 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gdfast.solvers import newton
+from gdfast.solvers.lbfgs import Pairs
+from gdfast.solvers.newton import ROUNDING
+from gdfast.solvers.objective import Factor, Objective, Solution
+
+Array = np.ndarray[Any, Any]
+
+GROWTH = 8  # of the subsample, where it was too small
+ITERATIONS = 25  # of Newton's method on a subsample
+
+
+def rows_of_hessian(n: int, d: int) -> int:
+    """So many that their Hessian costs about one pass over all rows, and 30 a column at least."""
+    return max(30 * d, int(0.7 * n / d))
+
+
+def rows_of_start(d: int) -> int:
+    return (10 if d >= 100 else 50) * d
+
+
+def _newton_on(few: Objective, w: Array) -> tuple[Array, Factor] | None:
+    """(w, factor) of Newton's method on few rows, whose optimum is off by (d + 1) / 2 rows or so; None if there is none."""
+    if not few.total_weight > 0:
+        return None
+    try:
+        solution = newton.minimize(few, w, tol=len(w) / few.examples.n, max_iter=ITERATIONS)
+    except FloatingPointError:
+        return None
+    factor = solution.factor
+    return (solution.w, factor) if isinstance(factor, Factor) and np.isfinite(solution.w).all() else None
+
+
+def minimize(
+    objective: Objective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callable[[int, float], object] | None = None,
+) -> Solution:
+    """Until the decrement g' B^-1 g / 2 is below tol |f|. Each iteration reads X once, and at times some of its rows."""
+    n, d, rounding = objective.examples.n, objective.examples.d, ROUNDING[objective.examples.dtype]
+    history: list[float] = []
+
+    def on_all_rows(w: Array, iterations: int) -> Solution:
+        rest = newton.minimize(objective, w, tol=tol, max_iter=max(1, max_iter - iterations), callback=callback)
+        return replace(rest, n_iter=iterations + rest.n_iter, history=history + rest.history)
+
+    rows = rows_of_hessian(n, d)
+    few = objective.on_sample(rows)
+    fewer = few.on_sample(rows_of_start(d))
+    start = _newton_on(fewer, w)
+    start = _newton_on(few, w if start is None else start[0])
+    if start is None or fewer.first is None:
+        return on_all_rows(w, 0)
+    objective.first = fewer.first
+    fixed = np.zeros(len(w), dtype=bool)
+    fixed[-1] = not objective.fit_intercept
+    # far above what the few rows say of the start, the first pass means that they led astray: back to the start
+    f_accepted, g_accepted = objective.first + 0.5 * abs(objective.first), np.zeros_like(w)
+    accepted, (w, factor), pairs = w, start, Pairs()
+    step, scale, excess, decrement = np.zeros_like(w), 0.0, math.inf, math.inf
+    for iteration in range(1, max_iter + 1):
+        f, g = objective.gradient(w)
+        if math.isfinite(f) and np.isfinite(g).all() and f <= f_accepted + rounding * abs(f_accepted):
+            history.append(f)
+            if callback is not None:
+                callback(iteration, f)
+            if iteration > 1:
+                pairs.add(w - accepted, g - g_accepted)
+            accepted, f_accepted, g_accepted, scale = w, f, g, 1.0
+            step = pairs.direction(g, factor.solve)
+            before, decrement = decrement, 0.5 * float(np.vdot(g, step))
+            excess = objective.relative(decrement, f)
+            # a column that the subsample holds no value of: its curvature, and so the decrement, is not known
+            unseen = (factor.diagonal[:d] <= objective.penalty.l2) & (g[:d, 0] != 0)
+            w = accepted - step
+            if not unseen.any():
+                if excess <= tol:
+                    reason = f"decrement {excess:.1e} of the objective"
+                    return Solution(w, f, float(np.linalg.norm(g)), excess, iteration, True, reason, history, factor)
+                if decrement <= 0.25 * before:
+                    continue
+        elif scale > 0.01:
+            scale /= 4
+            w = accepted - scale * step
+            continue
+        if not history:
+            f_accepted = math.inf
+        rows *= GROWTH
+        few = objective.on_sample(rows)
+        if few.examples.n == n:
+            return on_all_rows(accepted, iteration)
+        factor = Factor(few.hessian(accepted)[2], fixed)
+        pairs, scale, decrement = Pairs(), 1.0, math.inf
+        step = factor.solve(g_accepted)
+        w = accepted - step
+    return Solution(
+        accepted, f_accepted, float(np.linalg.norm(g_accepted)), excess, max_iter, False,
+        f"{max_iter} iterations were not enough", history,
+    )  # fmt: skip
