@@ -626,7 +626,7 @@ def test_refused_target(y: Any, error: type[Exception], words: str) -> None:
 )
 def test_labels(y: Any, codes: list[int], classes: np.ndarray) -> None:
     got, known = as_labels(y, 3)
-    assert got.dtype == np.int64
+    assert got.dtype.kind in "iu"
     assert got.tolist() == codes
     assert known.dtype.kind == classes.dtype.kind
     assert known.tolist() == classes.tolist()

@@ -82,8 +82,8 @@ def as_target(y: Any, n: int, *, dtype: DTypeLike, name: str = "y") -> _Array:
     return _finite_contiguous(a, np.dtype(dtype), name)
 
 
-def as_labels(y: Any, n: int, *, name: str = "y", classes: ArrayLike | None = None) -> tuple[NDArray[np.int64], _Array]:
-    """codes[i] = position of y[i] among the sorted classes: (int64 codes of shape (n,), classes).
+def as_labels(y: Any, n: int, *, name: str = "y", classes: ArrayLike | None = None) -> tuple[NDArray[Any], _Array]:
+    """codes[i] = position of y[i] among the sorted classes: (codes, integers of shape (n,), and classes).
 
     Labels are strings, bools, integers or integral floats. One column (n, 1) is ravelled with a DataConversionWarning.
     classes: the labels to expect, in any order; None takes those found in y.
@@ -100,7 +100,11 @@ def as_labels(y: Any, n: int, *, name: str = "y", classes: ArrayLike | None = No
         warnings.warn(f"{passed} {advice}", DataConversionWarning, stacklevel=3)
     elif a.ndim != 1:
         raise ValueError(f"{name} should be a 1d array of class labels, got an array of shape {a.shape} instead.")
-    labels = _label_values(y, a.reshape(-1), name)
+    a = a.reshape(-1)
+    if classes is None and a.dtype.kind in "biuf" and not isinstance(y, (list, tuple)):
+        if (two := _two_labels(a)) is not None:
+            return two
+    labels = _label_values(y, a, name)
     known = labels if classes is None else _label_values(classes, _array(classes, "classes").reshape(-1), "classes")
     # to hash Python strings is 20 times faster than to sort all of them
     known = np.array(sorted(set(known)), dtype=object) if known.dtype == object else np.unique(known)
@@ -258,6 +262,17 @@ def _finite_contiguous(a: _Array, dtype: np.dtype[Any], name: str) -> _Array:
     a = a.ravel().reshape(a.shape)  # a view: one row counts as contiguous with any stride, and kernels look at strides
     _require_finite(a, name)
     return a
+
+
+def _two_labels(a: _Array) -> tuple[NDArray[np.uint8], _Array] | None:
+    """(codes, classes) of numbers that are only two, and whole; None of all others. Sorting them costs 20 times as much."""
+    low, high = a.min(), a.max()
+    upper = a == high
+    if low == high or np.count_nonzero(a == low) + np.count_nonzero(upper) != len(a):
+        return None
+    if a.dtype.kind == "f" and not (np.isfinite([low, high]).all() and low == np.floor(low) and high == np.floor(high)):
+        return None
+    return upper.view(np.uint8), np.array([low, high])
 
 
 def _label_values(y: Any, a: _Array, name: str) -> _Array:

@@ -23,19 +23,21 @@ from gdfast.estimators.linear import (
 from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
-from gdfast.solvers import choose, lbfgs, newton
+from gdfast.solvers import choose, lbfgs, newton, subsampled_newton
 from gdfast.solvers.objective import Objective, Solution
-from gdfast.sources import Table, as_target, as_weight
+from gdfast.sources import Table, as_table, as_target, as_weight
 
 Array = np.ndarray[Any, Any]
 
 # scikit-learn's names; all of its solvers go to the same optimum, so a name only says which way
 _LOGISTIC_SOLVERS = ("auto", "newton", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga")
+_SMOOTH = (lbfgs, subsampled_newton)  # where "newton" may be asked for instead
 _RIDGE_SOLVERS = ("auto", "svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga", "lbfgs")
 
 
 def _solve(
     model: LinearModel,
+    X: Any,
     table: Table,
     objective: Objective,
     w: Array,
@@ -44,17 +46,27 @@ def _solve(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Solves, sets fit_report_, optimality_ and n_iter_, and warns where the optimum was not reached."""
+    """Solves, sets fit_report_, optimality_ and n_iter_, and warns where the optimum was not reached.
+
+    ``table`` was opened without a scan of X: a pass with a finite gradient is proof that X is finite. Without one, X is
+    opened again, to name what is wrong with it.
+    """
     began = time.perf_counter()
     chosen, why = choose(objective)
     if solver == "lbfgs" and objective.penalty.l1 == 0:
         chosen, why = lbfgs, "asked for"
-    elif solver in ("newton", "newton-cg", "newton-cholesky") and chosen is lbfgs and objective.examples.k == 1:
+    elif solver in ("newton", "newton-cg", "newton-cholesky") and chosen in _SMOOTH and objective.examples.k == 1:
         chosen, why = newton, "asked for"
-    with runtime.worker():
-        solution: Solution = chosen.minimize(
-            objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=model._progress("iteration")
-        )
+    try:
+        with runtime.worker(), np.errstate(invalid="ignore"):
+            solution: Solution = chosen.minimize(
+                objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=model._progress("iteration")
+            )
+    except FloatingPointError:
+        as_table(X, threads=objective.threads)
+        raise
+    if not objective.proven:
+        as_table(X, threads=objective.threads)
     if not np.isfinite(solution.w).all():
         raise FloatingPointError(f"{type(model).__name__}: the solver produced NaN or infinity; scale the columns of X")
     model.optimality_ = {"relative_excess": solution.excess, "gradient_norm": solution.gradient_norm}
@@ -160,7 +172,7 @@ class LogisticRegression(LinearClassifier):
         max_iter = check_number(self, "max_iter", low=1, integer=True)
         self._elastic_net(1.0)
         threads = runtime.threads(self.n_jobs)
-        table = self._read(X, first=True)
+        table = self._read(X, first=True, check_finite=False)
         before = getattr(self, "classes_", None)
         codes = self._encode(y, table.n)
         weight = self._row_weights(codes, sample_weight, self.class_weight, table.dtype)
@@ -174,7 +186,7 @@ class LogisticRegression(LinearClassifier):
         known = before is not None and np.array_equal(before, self.classes_)
         if self.warm_start and known and self.coef_.shape == (k, table.d):
             w = self._weights(np.float64)
-        solution = _solve(self, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
+        solution = _solve(self, X, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
         self._set_weights(solution.w.astype(table.dtype))
         self.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
         return self
@@ -195,7 +207,7 @@ class LeastSquares(LinearRegressor):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, alpha: Any, *, tol: float, max_iter: int, solver: str) -> None:
         threads = runtime.threads(getattr(self, "n_jobs", None))
-        table = self._read(X, first=True)
+        table = self._read(X, first=True, check_finite=False)
         target = as_target(y, table.n, dtype=table.dtype)
         weight = as_weight(sample_weight, table.n, dtype=table.dtype)
         one = target.ndim == 1
@@ -214,7 +226,7 @@ class LeastSquares(LinearRegressor):
             penalty = ElasticNet(float(alphas[group[0]]) / examples.total_weight)
             objective = Objective(examples, SquaredError(), penalty, bool(self.fit_intercept), threads)
             start = np.zeros((table.d + 1, len(group)))
-            solution = _solve(self, table, objective, start, solver=solver, tol=tol, max_iter=max_iter)
+            solution = _solve(self, X, table, objective, start, solver=solver, tol=tol, max_iter=max_iter)
             w[:, group] = solution.w
             iterations.append(solution.n_iter)
         self._set_weights(w.astype(table.dtype))

@@ -103,11 +103,11 @@ class LinearModel(BaseEstimator):
     intercept_: Any
     verbose: Any = 0
 
-    def _read(self, X: Any, *, first: bool) -> Table:
+    def _read(self, X: Any, *, first: bool, check_finite: bool = True) -> Table:
         """X through the door; ``first`` on the first call of a fit, which defines the features."""
         if not first:
             check_is_fitted(self)
-        table = as_table(X, threads=runtime.threads(getattr(self, "n_jobs", None)))
+        table = as_table(X, check_finite=check_finite, threads=runtime.threads(getattr(self, "n_jobs", None)))
         if hasattr(X, "shape"):
             validate_data(self, X, reset=first, skip_check_array=True)
         else:
