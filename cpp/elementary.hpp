@@ -55,6 +55,13 @@ constexpr T inverse_factorial(int n) {
     return T(1 / product);
 }
 
+// -|a|
+template <class T>
+inline T minus_absolute(T a) {
+    using Int = typename Bits<T>::Int;
+    return bit_cast<T>(Int(bit_cast<Int>(a) | std::numeric_limits<Int>::min()));
+}
+
 // Sum over i <= n of r^i / i!, by Horner's rule with constants: a division by a number that is no power of two would stay one.
 template <class T, int n, int i = 0>
 inline T taylor_exp(T r) {
@@ -80,6 +87,21 @@ inline T exp(T x) {
     result = x < B::exp_min ? T(0) : result;
     result = x > B::exp_max ? std::numeric_limits<T>::infinity() : result;
     return x == x ? result : x;
+}
+
+// exp(-|x|), in half the work: 0 below exp_min, NaN kept
+template <class T>
+inline T exp_minus_absolute(T x) {
+    using B = Bits<T>;
+    using Int = typename B::Int;
+    const T negative = minus_absolute(x);
+    const T inside = max(B::exp_min, negative);  // NaN passes through max as its second argument
+    const T shifted = inside * T(1.44269504088896340736) + B::round;
+    const T n = shifted - B::round;
+    const T r = (inside - n * B::ln2_high) - n * B::ln2_low;
+    const Int power = bit_cast<Int>(shifted) * (Int(1) << B::mantissa) + bit_cast<Int>(T(1));
+    const T result = taylor_exp<T, B::exp_terms>(r) * bit_cast<T>(power);
+    return negative < B::exp_min ? T(0) : result;
 }
 
 // 2 artanh(s) = log((1 + s) / (1 - s)) by its series in s^2
@@ -109,10 +131,16 @@ inline T log(T x) {
     return twice_artanh((mantissa - 1) / (mantissa + 1), B::log_terms) + exponent * B::ln2_low + exponent * B::ln2_high;
 }
 
+// log(1 + q) for q >= 0, however small
+template <class T>
+inline T log_of_one_plus(T q) {
+    return q <= 1 ? log1p(q) : log(1 + q);
+}
+
 // exp(-|z|) turned into 1 / (1 + exp(-z))
 template <class T>
 inline T sigmoid(T z) {
-    const T e = exp(-absolute(z));
+    const T e = exp_minus_absolute(z);
     return (z >= 0 ? T(1) : e) / (1 + e);
 }
 

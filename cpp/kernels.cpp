@@ -6,6 +6,7 @@
 
 #include "dense_columns.hpp"
 #include "dense_rows.hpp"
+#include "gradient_rows.hpp"
 #include "linear_algebra.hpp"
 #include "losses.hpp"
 #include "optimizers.hpp"
@@ -37,16 +38,23 @@ void accumulate_bias(const T* r, Index m, Index lanes, T* g) {
 template <class T>
 void margins_rows(DenseRows<T> X, Selection rows, Index m, const T* w, Index lanes, T* z) {
     if (lanes > 1) return margins_many<T>(AtRows<T>{X, rows}, X.d, m, w, lanes, z);
-    if (dispatch_narrow<T, MarginsNarrow>(X.d, X, rows, m, w, z)) return;
-    X.d < 4 && X.d < native_lanes<T> ? margins_tiny(X, rows, m, w, z) : margins_wide(X, rows, m, w, z);
+    by_width<T>(X.d, [&](auto shape) { typename decltype(shape)::Margins(X, rows, w)(0, m, z, [](Index) {}); });
 }
 
 template <class T>
 void accumulate_rows(DenseRows<T> X, Selection rows, Index m, const T* r, Index lanes, T* g) {
     accumulate_bias(r, m, lanes, g + X.d * lanes);
     if (lanes > 1) return accumulate_many<T>(AtRows<T>{X, rows}, X.d, m, r, lanes, g);
-    if (dispatch_narrow<T, AccumulateNarrow>(X.d, X, rows, m, r, g)) return;
-    X.d < 4 && X.d < native_lanes<T> ? accumulate_tiny(X, rows, m, r, g) : accumulate_wide(X, rows, m, r, g);
+    by_width<T>(X.d, [&](auto shape) {
+        typename decltype(shape)::Gradient gradient(X, rows, g);
+        gradient(0, m, r);
+        gradient.finish();
+    });
+}
+
+template <class T>
+double gradient_rows(DenseRows<T> X, Selection rows, Index m, const T* w, Targets<T> targets, T* g) {
+    return by_width<T>(X.d, [&](auto shape) { return gradient_of<decltype(shape)>(X, rows, m, w, targets, g); });
 }
 
 template <class T>
@@ -123,7 +131,7 @@ inline constexpr bool has_excess<Loss, std::void_t<decltype(&Loss::excess)>> = t
 
 template <class Loss, class T>
 double residuals_by_product(const Loss& loss, T* z, const T* y, Index m) {
-    constexpr Index lanes = 16, block = 96 * lanes;  // a product of 96 factors up to 2 is in range
+    constexpr Index lanes = loss_lanes, block = 96 * lanes;  // a product of 96 factors up to 2 is in range
     double total = 0;
     for (Index start = 0; start < m; start += block) {
         const Index end = min(start + block, m);
@@ -140,10 +148,41 @@ double residuals_by_product(const Loss& loss, T* z, const T* y, Index m) {
         }
         T sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (Index l = 0; l < lanes; ++l) sum += sums[l] + (q[l] <= 1 ? log1p(q[l]) : log(1 + q[l]));
+        for (Index l = 0; l < lanes; ++l) sum += sums[l] + log_of_one_plus(q[l]);
         total += double(sum);
     }
     return total;
+}
+
+template <template <class> class Loss, class T>
+void residuals_in_lanes(const double* parameters, T* z, const T* y, const T* weight, Index m, T* sums) {
+    constexpr Index lanes = loss_lanes;
+    if constexpr (!std::is_same_v<Loss<T>, Softmax<T>>) {
+        const Loss<T> loss(parameters);
+        T losses[lanes], q[lanes];
+        for (Index l = 0; l < lanes; ++l) losses[l] = sums[l], q[l] = sums[lanes + l];
+        for (Index i = 0; i < m; i += lanes)
+            if (weight) {
+#pragma omp simd
+                for (Index l = 0; l < lanes; ++l) {
+                    losses[l] += weight[i + l] * loss.value(z[i + l], y[i + l]);
+                    z[i + l] = weight[i + l] * loss.gradient(z[i + l], y[i + l]);
+                }
+            } else {
+#pragma omp simd
+                for (Index l = 0; l < lanes; ++l) {
+                    if constexpr (has_excess<Loss<T>>) {
+                        const T excess = loss.excess(z[i + l]);
+                        losses[l] += loss.linear(z[i + l], y[i + l]);
+                        q[l] = q[l] * (1 + excess) + excess;
+                    } else {
+                        losses[l] += loss.value(z[i + l], y[i + l]);
+                    }
+                    z[i + l] = loss.gradient(z[i + l], y[i + l]);
+                }
+            }
+        for (Index l = 0; l < lanes; ++l) sums[l] = losses[l], sums[lanes + l] = q[l];
+    }
 }
 
 // The loops around the formulas. A row of weights is 1 where there are none.
@@ -291,7 +330,8 @@ template <class T, template <class> class... Loss>
 struct LossTable<T, LossList<Loss...>> {
     static constexpr int size = sizeof...(Loss);
     static constexpr LossKernel<T> entries[] = {
-        {Loss<T>::name, Loss<T>::n_parameters, residuals<Loss, T>, curvatures<Loss, T>}...};
+        {Loss<T>::name, Loss<T>::n_parameters, residuals<Loss, T>, residuals_in_lanes<Loss, T>,
+         curvatures<Loss, T>}...};
 };
 
 template <class T, class List>
@@ -309,6 +349,7 @@ constexpr Kernels<T> table() {
             margins_columns<T>,
             accumulate_rows<T>,
             accumulate_columns<T>,
+            gradient_rows<T>,
             gram<T>,
             add<T>,
             sum_of_squares<T>,

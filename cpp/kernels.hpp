@@ -10,6 +10,9 @@ namespace gdfast {
 // Outputs are padded, so that every kernel sees 1, 4, 8 or a multiple of 16 of them: `lanes_of(k)` columns, the last ones 0.
 inline Index lanes_of(Index k) { return k == 1 ? 1 : k <= 4 ? 4 : k <= 8 ? 8 : (k + 15) / 16 * 16; }
 
+// Losses of one output are also summed in so many lanes, with one logarithm a lane.
+inline constexpr Index loss_lanes = 16;
+
 // The residuals of a tile of m rows: margins z (m x lanes) are overwritten by r = weight * d loss / d z, the weighted sum
 // of the loss is returned. y has the shape of z; weight (m) may be null.
 template <class T>
@@ -17,8 +20,20 @@ struct LossKernel {
     const char* name;
     int n_parameters;
     double (*residuals)(const double* parameters, T* z, const T* y, const T* weight, Index m, Index k, Index lanes);
+    // As residuals, for one output and m a multiple of loss_lanes; the losses of many calls, 1,024 rows at most, are the sum
+    // over the lanes of sums[l] + log(1 + sums[loss_lanes + l]), sums starting at 0.
+    void (*residuals_in_lanes)(const double* parameters, T* z, const T* y, const T* weight, Index m, T* sums);
     // h = weight * d2 loss / d z2 at margins z, of the shape of z, before `residuals` overwrites them
     void (*curvatures)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h);
+};
+
+// What the margins of a tile are held against.
+template <class T>
+struct Targets {
+    const LossKernel<T>* loss;
+    const double* parameters;
+    const T* y;
+    const T* weight;  // may be null
 };
 
 // One number for all parameters, or one each where `each` is set.
@@ -56,6 +71,8 @@ struct Kernels {
     // g += X' r, g of the shape of w
     void (*accumulate_rows)(DenseRows<T>, Selection, Index m, const T* r, Index lanes, T* g);
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
+    // both at once and the residuals between them, for one output: g += X' r, returns the sum of the losses
+    double (*gradient_rows)(DenseRows<T>, Selection, Index m, const T* w, Targets<T>, T* g);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
     void (*add)(const T* a, Index n, double* sum);  // sum += a

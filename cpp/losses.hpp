@@ -21,12 +21,12 @@ struct LogLoss {
     static constexpr const char* name = "log_loss";
     static constexpr int n_parameters = 0;
     explicit LogLoss(const double*) {}
-    T value(T z, T y) const { return linear(z, y) + log1p(exp(-absolute(z))); }
+    T value(T z, T y) const { return linear(z, y) + log1p(exp_minus_absolute(z)); }
     T linear(T z, T y) const { return max(z, T(0)) - y * z; }
-    T excess(T z) const { return exp(-absolute(z)); }
+    T excess(T z) const { return exp_minus_absolute(z); }
     T gradient(T z, T y) const { return sigmoid(z) - y; }
     T curvature(T z, T) const {
-        const T e = exp(-absolute(z));
+        const T e = exp_minus_absolute(z);
         return e / ((1 + e) * (1 + e));
     }
 };

@@ -18,7 +18,11 @@ class Tile {
 public:
     // order: null for rows as they lie. gram_stride: 0 where no Hessian is asked for.
     Tile(const Problem<T>& problem, const Order* order, Index gram_stride)
-        : problem_(problem), order_(order), lanes_(lanes_of(problem.k)), capacity_(capacity(problem)), stride_(gram_stride) {
+        : problem_(problem),
+          order_(order),
+          lanes_(lanes_of(problem.k)),
+          capacity_(capacity(problem, gram_stride > 0)),
+          stride_(gram_stride) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_));
         g_.resize(std::size_t((problem.d + 1) * lanes_));
@@ -53,9 +57,7 @@ public:
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             if (pending == 0) std::fill(g_.begin(), g_.end(), T(0));
-            margins(i, m, w);
-            loss += residuals(m);
-            accumulate(i, m);
+            loss += gradient_of_tile(i, m, w);
             pending += m;
             if (pending >= rows_summed_in_place || i + m == last) {
                 problem_.kernels->add(g_.data(), Index(g_.size()), g);
@@ -94,16 +96,30 @@ public:
     }
 
 private:
+    double gradient_of_tile(Index first, Index m, const T* w) {
+        if (lanes_ == 1 && (problem_.by_rows || order_)) {
+            select(first, m);
+            const Targets<T> targets{problem_.loss, problem_.loss_parameters, targets_, weights_};
+            return problem_.kernels->gradient_rows(rows_, selection_, m, w, targets, g_.data());
+        }
+        margins(first, m, w);
+        const double loss = residuals(m);
+        accumulate(first, m);
+        return loss;
+    }
+
     // Short enough that the second reading comes from the nearest cache, while memory streams on; where a few rows fill
     // that cache, the next one has to do.
-    static Index capacity(const Problem<T>& problem) {
+    static Index capacity(const Problem<T>& problem, bool gram) {
+        const Index groups = (problem.n + 15) / 16 * 16;
+        if (problem.by_rows && problem.k == 1 && !gram) return std::min(groups, rows_summed_in_place);  // the kernel cuts
         const Index row_bytes = std::max<Index>(1, problem.d) * Index(sizeof(T));
         const Index near = 8 * 1024 / row_bytes / 16 * 16, far = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
         const Index wanted = problem.by_rows ? (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256))
                                              : std::clamp<Index>(far, 64, 1024);
         // with many outputs a column is summed row after row: not too many of them in T
         const Index most = problem.k > 1 ? rows_summed_in_place : wanted;
-        return std::min({wanted, most, (problem.n + 15) / 16 * 16});
+        return std::min({wanted, most, groups});
     }
 
     void select(Index first, Index m) {
