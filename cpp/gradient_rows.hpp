@@ -31,9 +31,8 @@ private:
 
 // g += X' r over m rows; returns the sum of their losses.
 template <class Shape, class T>
-double gradient_of(const DenseRows<T>& X, const Selection& rows, Index m, const T* w, const Targets<T>& targets, T* g) {
+double gradient_of(const DenseRows<T>& X, const Selection& rows, Index m, const T* w, const WeightedLoss<T>& loss, T* g) {
     constexpr Index most = 64, L = loss_lanes;
-    const LossKernel<T>& loss = *targets.loss;
     const Index group = max(L, min(most, 8192 / (X.d * Index(sizeof(T))) / L * L));
     const typename Shape::Margins margins(X, rows, w);
     typename Shape::Gradient gradient(X, rows, g);
@@ -43,11 +42,11 @@ double gradient_of(const DenseRows<T>& X, const Selection& rows, Index m, const 
     double total = 0;
     for (Index i = 0; i < m; i += group) {
         const Index count = min(group, m - i), whole = count / L * L;
-        const T *y = targets.y + i, *weight = targets.weight ? targets.weight + i : nullptr;
+        const T *y = loss.y + i, *weight = loss.weight ? loss.weight + i : nullptr;
         margins(i, count, z, ask);
-        loss.residuals_in_lanes(targets.parameters, z, y, weight, whole, sums);
+        loss.kernel->residuals_in_lanes(loss.parameters, z, y, weight, whole, sums);
         if (whole < count)
-            total += loss.residuals(targets.parameters, z + whole, y + whole, weight ? weight + whole : nullptr,
+            total += loss.kernel->residuals(loss.parameters, z + whole, y + whole, weight ? weight + whole : nullptr,
                                     count - whole, 1, 1);
         gradient(i, count, z);
         for (Index s = 0; s < whole; s += L)

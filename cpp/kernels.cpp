@@ -53,8 +53,8 @@ void accumulate_rows(DenseRows<T> X, Selection rows, Index m, const T* r, Index 
 }
 
 template <class T>
-double gradient_rows(DenseRows<T> X, Selection rows, Index m, const T* w, Targets<T> targets, T* g) {
-    return by_width<T>(X.d, [&](auto shape) { return gradient_of<decltype(shape)>(X, rows, m, w, targets, g); });
+double gradient_rows(DenseRows<T> X, Selection rows, Index m, const T* w, WeightedLoss<T> loss, T* g) {
+    return by_width<T>(X.d, [&](auto shape) { return gradient_of<decltype(shape)>(X, rows, m, w, loss, g); });
 }
 
 template <class T>
@@ -129,29 +129,11 @@ inline constexpr bool has_excess = false;
 template <class Loss>
 inline constexpr bool has_excess<Loss, std::void_t<decltype(&Loss::excess)>> = true;
 
-template <class Loss, class T>
-double residuals_by_product(const Loss& loss, T* z, const T* y, Index m) {
-    constexpr Index lanes = loss_lanes, block = 96 * lanes;  // a product of 96 factors up to 2 is in range
-    double total = 0;
-    for (Index start = 0; start < m; start += block) {
-        const Index end = min(start + block, m);
-        T sums[lanes] = {}, q[lanes] = {};
-        for (Index i = start; i < end; i += lanes) {
-            const Index count = min(lanes, end - i);
-#pragma omp simd
-            for (Index l = 0; l < count; ++l) {
-                const T excess = loss.excess(z[i + l]);
-                sums[l] += loss.linear(z[i + l], y[i + l]);
-                q[l] = q[l] * (1 + excess) + excess;
-                z[i + l] = loss.gradient(z[i + l], y[i + l]);
-            }
-        }
-        T sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (Index l = 0; l < lanes; ++l) sum += sums[l] + log_of_one_plus(q[l]);
-        total += double(sum);
-    }
-    return total;
+template <class T>
+double sum_of_losses(const T* sums) {
+    T sum = 0;
+    for (Index l = 0; l < loss_lanes; ++l) sum += sums[l] + log_of_one_plus(sums[loss_lanes + l]);
+    return double(sum);
 }
 
 template <template <class> class Loss, class T>
@@ -185,6 +167,31 @@ void residuals_in_lanes(const double* parameters, T* z, const T* y, const T* wei
     }
 }
 
+// The same as one sum, for any m.
+template <template <class> class Loss, class T>
+double residuals_of_one(const double* parameters, T* z, const T* y, const T* weight, Index m) {
+    constexpr Index lanes = loss_lanes, most = 1024;
+    double total = 0;
+    for (Index start = 0; start < m; start += most) {
+        const Index count = min(most, m - start), whole = count / lanes * lanes;
+        T sums[2 * lanes] = {};
+        residuals_in_lanes<Loss>(parameters, z + start, y + start, weight ? weight + start : nullptr, whole, sums);
+        if (whole < count) {  // filled up with rows of no weight
+            T rest[lanes] = {}, targets[lanes] = {}, weights[lanes] = {};
+            for (Index l = 0; l < count - whole; ++l) {
+                const Index i = start + whole + l;
+                rest[l] = z[i];
+                targets[l] = y[i];
+                weights[l] = weight ? weight[i] : T(1);
+            }
+            residuals_in_lanes<Loss>(parameters, rest, targets, weights, lanes, sums);
+            for (Index l = 0; l < count - whole; ++l) z[start + whole + l] = rest[l];
+        }
+        total += sum_of_losses(sums);
+    }
+    return total;
+}
+
 // The loops around the formulas. A row of weights is 1 where there are none.
 template <template <class> class Loss, class T>
 double residuals(const double* parameters, T* z, const T* y, const T* weight, Index m, Index k, Index lanes) {
@@ -199,9 +206,7 @@ double residuals(const double* parameters, T* z, const T* y, const T* weight, In
         }
         return total;
     } else {
-        if constexpr (has_excess<Loss<T>>) {
-            if (lanes == 1 && !weight) return residuals_by_product(loss, z, y, m);
-        }
+        if (lanes == 1) return residuals_of_one<Loss>(parameters, z, y, weight, m);
         const auto run = [&loss](T* z, const T* y, T scale, Index count) {
             T sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -211,16 +216,6 @@ double residuals(const double* parameters, T* z, const T* y, const T* weight, In
             }
             return scale * sum;
         };
-        if (lanes == 1 && !weight) return double(run(z, y, T(1), m));
-        if (lanes == 1) {
-            T sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (Index i = 0; i < m; ++i) {
-                sum += weight[i] * loss.value(z[i], y[i]);
-                z[i] = weight[i] * loss.gradient(z[i], y[i]);
-            }
-            return double(sum);
-        }
         double total = 0;
         for (Index i = 0; i < m; ++i) {
             total += double(run(z + i * lanes, y + i * lanes, weight ? weight[i] : T(1), k));
@@ -233,6 +228,13 @@ double residuals(const double* parameters, T* z, const T* y, const T* weight, In
 template <template <class> class Loss, class T>
 void curvatures(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h) {
     const Loss<T> loss(parameters);
+    if constexpr (!std::is_same_v<Loss<T>, Softmax<T>>) {
+        if (lanes == 1) {
+#pragma omp simd
+            for (Index i = 0; i < m; ++i) h[i] = (weight ? weight[i] : T(1)) * loss.curvature(z[i], y[i]);
+            return;
+        }
+    }
     for (Index i = 0; i < m; ++i) {
         const T scale = weight ? weight[i] : T(1);
         if constexpr (std::is_same_v<Loss<T>, Softmax<T>>) {

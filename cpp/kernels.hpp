@@ -27,10 +27,10 @@ struct LossKernel {
     void (*curvatures)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h);
 };
 
-// What the margins of a tile are held against.
+// The loss of one output over some rows, as the fused kernel takes it.
 template <class T>
-struct Targets {
-    const LossKernel<T>* loss;
+struct WeightedLoss {
+    const LossKernel<T>* kernel;
     const double* parameters;
     const T* y;
     const T* weight;  // may be null
@@ -72,7 +72,7 @@ struct Kernels {
     void (*accumulate_rows)(DenseRows<T>, Selection, Index m, const T* r, Index lanes, T* g);
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
     // both at once and the residuals between them, for one output: g += X' r, returns the sum of the losses
-    double (*gradient_rows)(DenseRows<T>, Selection, Index m, const T* w, Targets<T>, T* g);
+    double (*gradient_rows)(DenseRows<T>, Selection, Index m, const T* w, WeightedLoss<T>, T* g);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
     void (*add)(const T* a, Index n, double* sum);  // sum += a

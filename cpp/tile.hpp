@@ -99,8 +99,8 @@ private:
     double gradient_of_tile(Index first, Index m, const T* w) {
         if (lanes_ == 1 && (problem_.by_rows || order_)) {
             select(first, m);
-            const Targets<T> targets{problem_.loss, problem_.loss_parameters, targets_, weights_};
-            return problem_.kernels->gradient_rows(rows_, selection_, m, w, targets, g_.data());
+            const WeightedLoss<T> loss{problem_.loss, problem_.loss_parameters, targets_, weights_};
+            return problem_.kernels->gradient_rows(rows_, selection_, m, w, loss, g_.data());
         }
         margins(first, m, w);
         const double loss = residuals(m);
