@@ -7,6 +7,7 @@
 #include "dense_columns.hpp"
 #include "dense_rows.hpp"
 #include "gradient_rows.hpp"
+#include "gram.hpp"
 #include "linear_algebra.hpp"
 #include "losses.hpp"
 #include "optimizers.hpp"
@@ -68,27 +69,6 @@ void accumulate_columns(DenseColumns<T> X, Index first, Index m, const T* r, Ind
     accumulate_bias(r, m, lanes, g + X.d * lanes);
     if (lanes > 1) return accumulate_many<T>(AtColumns<T>{X, first}, X.d, m, r, lanes, g);
     accumulate_columns_1(X, first, m, r, g);
-}
-
-template <class T>
-void gram(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H) {
-    constexpr int W = native_lanes<T>, R = 4, C = 2;
-    for (Index i = 0; i < m; ++i)
-        for (Index j = 0; j < stride; ++j) scaled[i * stride + j] = h[i] * packed[i * stride + j];
-    for (Index p = 0; p < stride; p += R)
-        for (Index q = p / (C * W) * (C * W); q < stride; q += C * W) {
-            Vector<T, W> sums[R][C];
-            for (int s = 0; s < R; ++s)
-                for (int c = 0; c < C; ++c) sums[s][c] = load<W>(H + (p + s) * stride + q + c * W);
-            for (Index i = 0; i < m; ++i) {
-                const T* a = packed + i * stride + q;
-                const T* b = scaled + i * stride + p;
-                for (int s = 0; s < R; ++s)
-                    for (int c = 0; c < C; ++c) sums[s][c] += b[s] * load<W>(a + c * W);
-            }
-            for (int s = 0; s < R; ++s)
-                for (int c = 0; c < C; ++c) store<W>(H + (p + s) * stride + q + c * W, sums[s][c]);
-        }
 }
 
 template <class T>

@@ -39,9 +39,10 @@ double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
 template <class T>
 double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team& team) {
     const Index size = (p.d + 1) * lanes_of(p.k), stride = (p.d + 1 + 31) / 32 * 32;
-    // a shard carries a whole matrix: fewer of them, and never less work than adding it costs
+    // a shard carries a whole matrix: fewer of them, and never less work than clearing and adding it costs
     Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
-    while (!team.shards && shards > 1 && (shards * stride * stride * 8 > partial_bytes || p.n / shards < 2 * stride))
+    while (!team.shards && shards > 1 &&
+           (shards * stride * stride * 8 > partial_bytes || p.n / shards < (shards > shards_few ? 32 : 2) * stride))
         shards /= 2;
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
     std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
@@ -53,12 +54,12 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
     });
     add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
-    for (Index i = 0; i <= p.d; ++i)
-        for (Index j = i; j <= p.d; ++j) {
-            double sum = 0;
-            for (Index s = 0; s < shards; ++s) sum += matrices[std::size_t((s * stride + i) * stride + j)];
-            H[i * (p.d + 1) + j] = H[j * (p.d + 1) + i] = sum;
-        }
+    for (Index i = 0; i <= p.d; ++i) {
+        double* sums = matrices.data() + i * stride;
+        for (Index s = 1; s < shards; ++s)
+            for (Index j = i; j <= p.d; ++j) sums[j] += matrices[std::size_t((s * stride + i) * stride + j)];
+        for (Index j = i; j <= p.d; ++j) H[i * (p.d + 1) + j] = H[j * (p.d + 1) + i] = sums[j];
+    }
     double loss = 0;
     for (double value : losses) loss += value;
     return loss;

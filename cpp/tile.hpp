@@ -84,7 +84,7 @@ public:
             pack_design(i, m);
             problem_.kernels->gram(design_.data(), stride_, m, h_.data(), scaled_.data(), block_.data());
             pending += m;
-            if (pending >= rows_summed_in_place || i + m == last) {
+            if (pending >= (sizeof(T) == 4 ? rows_summed_in_place : 4096) || i + m == last) {  // double is exact enough
                 problem_.kernels->add(g_.data(), Index(g_.size()), g);
                 problem_.kernels->add(block_.data(), stride_ * stride_, H);
                 std::fill(g_.begin(), g_.end(), T(0));
