@@ -155,7 +155,7 @@ def test_every_kind_of_file_gives_the_same_model(
     assert "target 'price' holds 200 distinct numbers: regression" in output
     assert "200 rows, 9 features as float64" in output
     assert "text is one-hot encoded, one feature a level: colour (3), shape (2)" in output
-    assert "fitted Ridge: 150 rows, 2 passes in" in output
+    assert "fitted Ridge: 150 rows, 1 passes in" in output
     assert "on 50 held-out rows: R2 0.9" in output
     assert f"model written to {tmp_path / 'm.gdfast'}" in output
 

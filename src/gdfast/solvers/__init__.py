@@ -26,6 +26,9 @@ def choose(objective: Objective) -> tuple[ModuleType, str]:
     if d <= LARGEST_HESSIAN and k == 1 and objective.loss.twice_differentiable:
         if n >= ROWS_A_COLUMN * d and n * d * d > SMALL_HESSIAN:
             rows = subsampled_newton.rows_of_hessian(n, d)
-            return subsampled_newton, f"one output, {d} columns and {n} rows: preconditioned by the Hessian of {rows} rows"
+            return (
+                subsampled_newton,
+                f"one output, {d} columns and {n} rows: preconditioned by the Hessian of {rows} rows",
+            )
         return newton, f"one output and {d} columns: Newton's method"
     return lbfgs, f"{k} outputs, {d} columns: preconditioned L-BFGS"

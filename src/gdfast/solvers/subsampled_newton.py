@@ -23,6 +23,7 @@ from gdfast.solvers.objective import Factor, Objective, Solution
 Array = np.ndarray[Any, Any]
 
 GROWTH = 8  # of the subsample, where it was too small
+MISLED = 1.0  # relative rise from the objective of the few rows to that of all rows which says so
 ITERATIONS = 25  # of Newton's method on a subsample
 
 
@@ -35,16 +36,15 @@ def rows_of_start(d: int) -> int:
     return (10 if d >= 100 else 50) * d
 
 
-def _newton_on(few: Objective, w: Array) -> tuple[Array, Factor] | None:
-    """(w, factor) of Newton's method on few rows, whose optimum is off by (d + 1) / 2 rows or so; None if there is none."""
+def _newton_on(few: Objective, w: Array) -> Solution | None:
+    """Newton's method on few rows, whose optimum is off by (d + 1) / 2 rows or so; None where they have no answer."""
     if not few.total_weight > 0:
         return None
     try:
         solution = newton.minimize(few, w, tol=len(w) / few.examples.n, max_iter=ITERATIONS)
     except FloatingPointError:
         return None
-    factor = solution.factor
-    return (solution.w, factor) if isinstance(factor, Factor) and np.isfinite(solution.w).all() else None
+    return solution if isinstance(solution.factor, Factor) and np.isfinite(solution.w).all() else None
 
 
 def minimize(
@@ -57,6 +57,8 @@ def minimize(
 ) -> Solution:
     """Until the decrement g' B^-1 g / 2 is below tol |f|. Each iteration reads X once, and at times some of its rows."""
     n, d, rounding = objective.examples.n, objective.examples.d, ROUNDING[objective.examples.dtype]
+    fixed = np.zeros(len(w), dtype=bool)
+    fixed[-1] = not objective.fit_intercept
     history: list[float] = []
 
     def on_all_rows(w: Array, iterations: int) -> Solution:
@@ -66,24 +68,32 @@ def minimize(
     rows = rows_of_hessian(n, d)
     few = objective.on_sample(rows)
     fewer = few.on_sample(rows_of_start(d))
-    start = _newton_on(fewer, w)
-    start = _newton_on(few, w if start is None else start[0])
-    if start is None or fewer.first is None:
+    first = _newton_on(fewer, w)
+    start = _newton_on(few, w if first is None else first.w)
+    if start is None:
         return on_all_rows(w, 0)
     objective.first = fewer.first
-    fixed = np.zeros(len(w), dtype=bool)
-    fixed[-1] = not objective.fit_intercept
-    # far above what the few rows say of the start, the first pass means that they led astray: back to the start
-    f_accepted, g_accepted = objective.first + 0.5 * abs(objective.first), np.zeros_like(w)
-    accepted, (w, factor), pairs = w, start, Pairs()
-    step, scale, excess, decrement = np.zeros_like(w), 0.0, math.inf, math.inf
+    factor, pairs = start.factor, Pairs()
+    accepted, w = w, start.w
+    f_accepted, g_accepted, step = math.inf, np.zeros_like(w), np.zeros_like(w)
+    scale, excess, decrement = 1.0, math.inf, math.inf
     for iteration in range(1, max_iter + 1):
         f, g = objective.gradient(w)
-        if math.isfinite(f) and np.isfinite(g).all() and f <= f_accepted + rounding * abs(f_accepted):
+        finite = math.isfinite(f) and bool(np.isfinite(g).all())
+        if not history and not (finite and f - start.objective <= MISLED * abs(start.objective)):
+            # the optimum of the few rows is none of all rows: once more, from the start
+            rows *= GROWTH
+            few = objective.on_sample(rows)
+            start = _newton_on(few, accepted) if few.examples.n < n else None
+            if start is None:
+                return on_all_rows(accepted, iteration)
+            factor, w = start.factor, start.w
+            continue
+        if finite and f <= f_accepted + rounding * abs(f_accepted):
             history.append(f)
             if callback is not None:
                 callback(iteration, f)
-            if iteration > 1:
+            if len(history) > 1:
                 pairs.add(w - accepted, g - g_accepted)
             accepted, f_accepted, g_accepted, scale = w, f, g, 1.0
             step = pairs.direction(g, factor.solve)
@@ -102,15 +112,12 @@ def minimize(
             scale /= 4
             w = accepted - scale * step
             continue
-        if not history:
-            f_accepted = math.inf
         rows *= GROWTH
         few = objective.on_sample(rows)
         if few.examples.n == n:
             return on_all_rows(accepted, iteration)
-        factor = Factor(few.hessian(accepted)[2], fixed)
-        pairs, scale, decrement = Pairs(), 1.0, math.inf
-        step = factor.solve(g_accepted)
+        factor, pairs = Factor(few.hessian(accepted)[2], fixed), Pairs()
+        scale, decrement, step = 1.0, math.inf, factor.solve(g_accepted)
         w = accepted - step
     return Solution(
         accepted, f_accepted, float(np.linalg.norm(g_accepted)), excess, max_iter, False,
