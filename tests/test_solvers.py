@@ -158,7 +158,8 @@ def solved(
     solver: ModuleType, loss: Loss, data: Data, l2: float, dtype: Any, threads: int = 1
 ) -> tuple[Any, Objective]:
     X, y, weight = (None if a is None else np.ascontiguousarray(a, dtype=dtype) for a in data)
-    assert X is not None and y is not None
+    assert X is not None
+    assert y is not None
     objective = Objective(Examples(X, y, weight), loss, ElasticNet(l2), threads=threads)
     return solver.minimize(objective, np.zeros((X.shape[1] + 1, 1)), tol=TOL, max_iter=200), objective
 

@@ -47,23 +47,19 @@ class Examples:
     def total_weight(self) -> float:
         return float(self.n) if self.weight is None else float(self.weight.sum(dtype=np.float64))
 
-    def sample(self, rows: int) -> Examples:
-        """About ``rows`` of the rows: blocks of 16 at stratified random places, always the same. All where n <= 2 rows.
+    def sample(self, count: int) -> Examples:
+        """About ``count`` rows, in blocks of 16 at stratified random places, always the same; all where n <= 2 count.
 
         Memory is read in long runs, and rows that are sorted or periodic do no harm.
         """
-        if self.n <= 2 * rows:
+        if self.n <= 2 * count:
             return self
-        blocks = -(-rows // _BLOCK)
+        blocks = -(-count // _BLOCK)
         stratum = self.n / blocks
         places = np.arange(blocks) * stratum + np.random.default_rng(0).random(blocks) * (stratum - _BLOCK)
         chosen = (places.astype(np.int64)[:, None] + np.arange(_BLOCK)).ravel()
-        X: Features
-        if isinstance(self.X, tuple):
-            X = tuple(x[chosen] for x in self.X)
-        else:
-            X = np.ascontiguousarray(self.X[chosen])
-        return Examples(X, self.y[chosen], None if self.weight is None else self.weight[chosen], self.k)
+        rows = tuple(x[chosen] for x in self.X) if isinstance(self.X, tuple) else np.ascontiguousarray(self.X[chosen])
+        return Examples(rows, self.y[chosen], None if self.weight is None else self.weight[chosen], self.k)
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,9 @@ def as_labels(y: Any, n: int, *, name: str = "y", classes: ArrayLike | None = No
     elif a.ndim != 1:
         raise ValueError(f"{name} should be a 1d array of class labels, got an array of shape {a.shape} instead.")
     a = a.reshape(-1)
-    if classes is None and a.dtype.kind in "biuf" and not isinstance(y, (list, tuple)):
-        if (two := _two_labels(a)) is not None:
-            return two
+    numeric = classes is None and a.dtype.kind in "biuf" and not isinstance(y, (list, tuple))
+    if numeric and (two := _two_labels(a)) is not None:
+        return two
     labels = _label_values(y, a, name)
     known = labels if classes is None else _label_values(classes, _array(classes, "classes").reshape(-1), "classes")
     # to hash Python strings is 20 times faster than to sort all of them

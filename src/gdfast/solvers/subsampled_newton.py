@@ -36,15 +36,18 @@ def rows_of_start(d: int) -> int:
     return (10 if d >= 100 else 50) * d
 
 
-def _newton_on(few: Objective, w: Array) -> Solution | None:
-    """Newton's method on few rows, whose optimum is off by (d + 1) / 2 rows or so; None where they have no answer."""
+def _newton_on(few: Objective, w: Array) -> tuple[Array, float, Factor] | None:
+    """(w, objective, factor) of Newton's method on few rows, whose optimum is off by (d + 1) / 2 rows or so; None where
+    they have no answer."""
     if not few.total_weight > 0:
         return None
     try:
         solution = newton.minimize(few, w, tol=len(w) / few.examples.n, max_iter=ITERATIONS)
     except FloatingPointError:
         return None
-    return solution if isinstance(solution.factor, Factor) and np.isfinite(solution.w).all() else None
+    if not (isinstance(solution.factor, Factor) and np.isfinite(solution.w).all()):
+        return None
+    return solution.w, solution.objective, solution.factor
 
 
 def minimize(
@@ -69,25 +72,25 @@ def minimize(
     few = objective.on_sample(rows)
     fewer = few.on_sample(rows_of_start(d))
     first = _newton_on(fewer, w)
-    start = _newton_on(few, w if first is None else first.w)
+    start = _newton_on(few, w if first is None else first[0])
     if start is None:
         return on_all_rows(w, 0)
     objective.first = fewer.first
-    factor, pairs = start.factor, Pairs()
-    accepted, w = w, start.w
+    accepted, pairs = w, Pairs()
+    w, promised, factor = start
     f_accepted, g_accepted, step = math.inf, np.zeros_like(w), np.zeros_like(w)
     scale, excess, decrement = 1.0, math.inf, math.inf
     for iteration in range(1, max_iter + 1):
         f, g = objective.gradient(w)
         finite = math.isfinite(f) and bool(np.isfinite(g).all())
-        if not history and not (finite and f - start.objective <= MISLED * abs(start.objective)):
+        if not history and not (finite and f - promised <= MISLED * abs(promised)):
             # the optimum of the few rows is none of all rows: once more, from the start
             rows *= GROWTH
             few = objective.on_sample(rows)
             start = _newton_on(few, accepted) if few.examples.n < n else None
             if start is None:
                 return on_all_rows(accepted, iteration)
-            factor, w = start.factor, start.w
+            w, promised, factor = start
             continue
         if finite and f <= f_accepted + rounding * abs(f_accepted):
             history.append(f)
