@@ -14,9 +14,10 @@ static long process_id() { return getpid(); }
 
 namespace gdfast {
 
-Worker::Worker() : process_(process_id()), thread_([this] { loop(); }) {}
+Worker::Worker() : process_(process_id()) {}
 
 Worker::~Worker() {
+    if (!thread_.joinable()) return;
     if (!alive()) {
         thread_.detach();  // it did not come along into this child
         return;
@@ -52,6 +53,7 @@ void Worker::loop() {
 
 bool Worker::run(const Job& job, int threads, const std::function<bool()>& interrupted) {
     bool stopped = false;
+    if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
     std::unique_lock<std::mutex> lock(mutex_);
     cancel_ = false;
     failure_ = nullptr;
