@@ -104,19 +104,25 @@ inline T exp_minus_absolute(T x) {
     return negative < B::exp_min ? T(0) : result;
 }
 
-// 2 artanh(s) = log((1 + s) / (1 - s)) by its series in s^2
-template <class T>
-inline T twice_artanh(T s, int terms) {
-    const T square = s * s;
-    T series = 0;
-    for (int i = terms - 1; i >= 0; --i) series = series * square + T(2) / T(2 * i + 1);
-    return s * series;
+// Sum over i < n of 2 q^i / (2 i + 1), by recursion: a loop of so many turns would not be unrolled, and so be no vector code.
+template <class T, int n, int i = 0>
+inline T artanh_series(T q) {
+    if constexpr (i + 1 == n)
+        return T(2) / T(2 * i + 1);
+    else
+        return artanh_series<T, n, i + 1>(q) * q + T(2) / T(2 * i + 1);
+}
+
+// 2 artanh(s) = log((1 + s) / (1 - s))
+template <class T, int terms>
+inline T twice_artanh(T s) {
+    return s * artanh_series<T, terms>(s * s);
 }
 
 // log(1 + u) for u in [0, 1]
 template <class T>
 inline T log1p(T u) {
-    return twice_artanh(u / (2 + u), Bits<T>::log1p_terms);
+    return twice_artanh<T, Bits<T>::log1p_terms>(u / (2 + u));
 }
 
 // log(x) for normal x > 0
@@ -128,7 +134,7 @@ inline T log(T x) {
     const Int offset = bits - bit_cast<Int>(T(0.70710678118654752440));
     const T exponent = T(offset >> B::mantissa);
     const T mantissa = bit_cast<T>(Int(bits - (offset >> B::mantissa) * (Int(1) << B::mantissa)));
-    return twice_artanh((mantissa - 1) / (mantissa + 1), B::log_terms) + exponent * B::ln2_low + exponent * B::ln2_high;
+    return twice_artanh<T, B::log_terms>((mantissa - 1) / (mantissa + 1)) + exponent * B::ln2_low + exponent * B::ln2_high;
 }
 
 // log(1 + q) for q >= 0, however small

@@ -47,7 +47,7 @@ double gradient_of(const DenseRows<T>& X, const Selection& rows, Index m, const 
         loss.kernel->residuals_in_lanes(loss.parameters, z, y, weight, whole, sums);
         if (whole < count)
             total += loss.kernel->residuals(loss.parameters, z + whole, y + whole, weight ? weight + whole : nullptr,
-                                    count - whole, 1, 1);
+                                            count - whole, 1, 1);
         gradient(i, count, z);
         for (Index s = 0; s < whole; s += L)
             for (Index l = 0; l < L; ++l) bias[l] += z[s + l];

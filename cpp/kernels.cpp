@@ -312,8 +312,7 @@ template <class T, template <class> class... Loss>
 struct LossTable<T, LossList<Loss...>> {
     static constexpr int size = sizeof...(Loss);
     static constexpr LossKernel<T> entries[] = {
-        {Loss<T>::name, Loss<T>::n_parameters, residuals<Loss, T>, residuals_in_lanes<Loss, T>,
-         curvatures<Loss, T>}...};
+        {Loss<T>::name, Loss<T>::n_parameters, residuals<Loss, T>, residuals_in_lanes<Loss, T>, curvatures<Loss, T>}...};
 };
 
 template <class T, class List>

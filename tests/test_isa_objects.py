@@ -119,9 +119,10 @@ def test_every_hot_loop_is_vector_code(objects: dict[str, Path], isa: str) -> No
     code = functions(objects[isa])
     register = f"%{REGISTERS[isa]}"
     scalar = []
-    for kernel in ("residuals<", "update<", "Update<.+::constrained"):  # one a formula
+    one_output = "residuals_in_lanes<(?!.*Softmax)"
+    for kernel in ("residuals<.*Softmax", one_output, "update<", "Update<.+::constrained"):  # one a formula
         mine = {name: body for name, body in code.items() if re.search(rf"gdfast::{isa}::{kernel}", name)}
-        assert len(mine) >= 4, kernel
+        assert len(mine) >= 2, kernel
         scalar += [name for name, body in mine.items() if register not in body]
     layouts = [f"{kernel}_{layout}" for kernel in ("margins", "accumulate") for layout in ("rows", "columns")]
     for kernel in (*layouts, "gram", "sum_of_squares", "find_non_finite"):
