@@ -202,7 +202,9 @@ def _proximal_newton(smooth: _Smooth, tol: float) -> Array:
         p = len(work)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            lasso = Lasso(alpha=l1, fit_intercept=False, precompute=p * (L @ L.T), tol=1e-12, max_iter=500, warm_start=True)
+            lasso = Lasso(
+                alpha=l1, fit_intercept=False, precompute=p * (L @ L.T), tol=1e-12, max_iter=500, warm_start=True
+            )
             lasso.coef_ = now.copy()
             lasso.fit(np.sqrt(p) * L.T, np.sqrt(p) * target)
         step = np.zeros_like(w)

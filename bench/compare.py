@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import json
 import os
 import statistics
@@ -32,6 +31,7 @@ from gdfast import runtime
 
 TARGETS = (1e-3, 1e-4, 1e-6)
 PAUSE = 0.03  # seconds; idle threads of BLAS spin for a while, on the cores of whoever comes next
+SMALL_SECONDS = 0.02
 QUICK, MORE = 0.1, 7  # fits below so many seconds get so many times the rounds
 
 
@@ -104,23 +104,24 @@ class Table:
             rivals = [(c.median, entry.name) for entry in self.entries[1:] if (c := entry.fastest(target))]
             marked = " <- the target of this set" if target == self.target else ""
             if ours and rivals:
-                ratio, name = min(rivals)[0] / ours.median, min(rivals)[1]
-                word = "gdfast is first" if ratio >= 1 else "A PEER WINS"
-                yield f"    to {target:g}: {word}, {ratio:.2f}x of its time against {name}{marked}"
+                seconds, name = min(rivals)
+                first = f"gdfast is first, {seconds / ours.median:.2f} times as fast as {name}"
+                other = f"A PEER WINS: {name} is {ours.median / seconds:.2f} times as fast as gdfast"
+                yield f"    to {target:g}: {first if ours.median <= seconds else other}{marked}"
             elif ours or rivals:
                 who = "only gdfast gets" if ours else f"gdfast does not get there, {min(rivals)[1]} gets"
                 yield f"    to {target:g}: {who} there{marked}"
 
     def as_json(self) -> dict[str, Any]:
         entries = {
-            e.name: {"note": e.note, "fits": [{**vars(c), "median": c.median} for c in e.contestants]} for e in self.entries
+            e.name: {"note": e.note, "fits": [{**vars(c), "median": c.median} for c in e.contestants]}
+            for e in self.entries
         }
         return {"title": self.title, "target": self.target, "best": self.best, "peers": entries}
 
 
 def _peak_of(call: Callable[[], Any]) -> tuple[Any, float, float | None]:
     """(what the call returns, seconds, MB that the process grew by at most); Linux tells the last, others None."""
-    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what earlier fits left in the heap would hide this one's
     before = None
@@ -156,7 +157,9 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _run(problem: sets.Problem, known: float, peer: peers.Peer, data: Any, contestant: Contestant, threads: int) -> None:
+def _run(
+    problem: sets.Problem, known: float, peer: peers.Peer, data: Any, contestant: Contestant, threads: int
+) -> None:
     """One more round of this contestant."""
     with _quiet(), threadpool_limits(threads):
         read, seconds, memory = _peak_of(lambda: peer.fit(data, contestant.setting, threads))
@@ -174,14 +177,14 @@ def _sweep(problem: sets.Problem, known: float, peer: peers.Peer, data: Any, thr
         contestant = Contestant(setting)
         try:
             if not entry.contestants:
-                with _quiet():
-                    peer.fit(peer.prepare(peers.few_rows(problem)), setting, threads)
+                with _quiet(), peer.prepare(peers.few_rows(problem)) as few:
+                    peer.fit(few, setting, threads)
             _run(problem, known, peer, data, contestant, threads)
         except Exception as error:  # whatever a peer throws is a result
             entry.note = f"not available: {type(error).__name__}: {' '.join(str(error).split())[:90]}"
             break
         entry.contestants.append(contestant)
-        if contestant.seconds[0] > max_seconds:
+        if contestant.seconds[0] > max_seconds and peer.name != "gdfast":
             entry.note = f"(one fit took over {max_seconds:g} s: run once, tighter settings not tried)"
             break
         if contestant.excess <= min(TARGETS):
@@ -204,27 +207,29 @@ def compare(
     report(f"{which.name}: the best objective")
     known = best.best(problem)
     entries, racing = [], []
-    for peer in peers.ALL:
-        if not peer.handles(problem) or not (peer.name == "gdfast" or chosen(peer.name)):
-            continue
-        if missing := peer.missing():
-            entries.append(Entry(peer.name, note=f"left out: {', '.join(missing)} not installed"))
-            continue
-        report(f"{which.name}: {peer.name}")
-        data = peer.prepare(problem)
-        entry = _sweep(problem, known, peer, data, threads, max_seconds)
-        entries.append(entry)
-        wanted = {id(c): c for target in TARGETS if (c := _loosest(entry, target))}.values()
-        racing += [(peer, data, c) for c in wanted if c.seconds[0] <= max_seconds]
-    for round_ in range(1, rounds * MORE):
-        for peer, data, contestant in racing:
-            if round_ < (rounds * MORE if contestant.median < QUICK else rounds):
-                report(f"{which.name}: round {round_ + 1}, {peer.name}")
-                _run(problem, known, peer, data, contestant, threads)
+    with contextlib.ExitStack() as lent:
+        for peer in peers.ALL:
+            if not peer.handles(problem) or not (peer.name == "gdfast" or chosen(peer.name)):
+                continue
+            if missing := peer.missing():
+                entries.append(Entry(peer.name, note=f"left out: {', '.join(missing)} not installed"))
+                continue
+            report(f"{which.name}: {peer.name}")
+            data = lent.enter_context(peer.prepare(problem))
+            entry = _sweep(problem, known, peer, data, threads, max_seconds)
+            entries.append(entry)
+            wanted = {id(c): c for target in TARGETS if (c := _loosest(entry, target))}.values()
+            racing += [(peer, data, c) for c in wanted if c.seconds[0] <= max_seconds or peer.name == "gdfast"]
+        for round_ in range(1, 1 if small else rounds * MORE):
+            for peer, data, contestant in racing:
+                if round_ < (rounds * MORE if contestant.median < QUICK else rounds):
+                    report(f"{which.name}: round {round_ + 1}, {peer.name}")
+                    _run(problem, known, peer, data, contestant, threads)
     lowest = min([0.0, *(c.excess for entry in entries for c in entry.contestants)])
     for contestant in (c for entry in entries for c in entry.contestants):
         contestant.excess = (1 + contestant.excess) / (1 + lowest) - 1  # somebody went below the best objective known
-    return Table(which.name, which.title, which.target, known * (1 + lowest), entries)
+    shape = f"small: {problem.n} x {problem.d}; otherwise " if small else ""
+    return Table(which.name, shape + which.title, which.target, known * (1 + lowest), entries)
 
 
 def _loosest(entry: Entry, target: float) -> Contestant | None:
@@ -233,6 +238,7 @@ def _loosest(entry: Entry, target: float) -> Contestant | None:
 
 def draw(tables: list[Table], file: Path) -> None:
     """Excess over the best objective against seconds, a panel a set, a line a peer, a point a setting."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     columns = min(3, len(tables))
@@ -240,22 +246,24 @@ def draw(tables: list[Table], file: Path) -> None:
     figure = Figure(figsize=(5.2 * columns, 3.9 * rows), dpi=110, layout="constrained")
     names = [peer.name for peer in peers.ALL]
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    seen: dict[str, Any] = {}
     for table, axes in zip(tables, panels, strict=False):
         for entry in table.entries:
-            points = sorted((c.median, max(c.excess, 1e-12)) for c in entry.contestants if c.excess < 1e6)
+            points = [(c.median, max(c.excess, 1e-12)) for c in entry.contestants]
             if points:
-                own = entry.name == "gdfast"
-                colour = "#d1495b" if own else f"C{names.index(entry.name)}"
-                marker = "o" if own else "sv^<>Dph*X"[names.index(entry.name) % 10]
-                axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=entry.name, markersize=4,
-                          linewidth=2.5 if own else 0.9, zorder=3 if own else 2)  # fmt: skip
+                own, place = entry.name == "gdfast", names.index(entry.name)
+                (seen[entry.name],) = axes.plot(
+                    *zip(*points, strict=True), color="#d1495b" if own else colormaps["tab20"](place % 20), markersize=4,
+                    marker="o" if own else "sv^<>Dph*X"[place % 10], linewidth=2.5 if own else 0.9, zorder=3 if own else 2,
+                )  # fmt: skip
         axes.axhline(table.target, color="0.5", linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set(xscale="log", yscale="log", xlabel="seconds, the whole fit", ylabel="excess over the best objective")
+        axes.set(xscale="log", yscale="log", ylim=(1e-10, 10), xlabel="seconds, the whole fit")
+        axes.set_ylabel("excess over the best objective")
         axes.set_title(f"{table.name}: {table.title}", fontsize=8)
         axes.grid(color="0.92")
-        axes.legend(fontsize=5.5, frameon=False)
     for axes in panels[len(tables) :]:
         axes.set_visible(False)
+    figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3 * columns, fontsize=8, frameon=False)
     figure.savefig(file)
 
 
@@ -271,20 +279,28 @@ def _names(context: Any, parameter: Any, value: str | None) -> list[str] | None:
 
 @click.command()
 @click.option("--sets", "which", callback=_names, help="Names, with commas between them; all unless given.")
-@click.option("--peers", "rivals", callback=_names, help="Names, with commas between them; all that are installed unless given.")
+@click.option(
+    "--peers", "rivals", callback=_names, help="Names, with commas between them; all that are installed unless given."
+)
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Times that everybody runs.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="For everybody.")
 @click.option("--max-seconds", default=60.0, show_default=True, help="A peer whose fit takes longer runs once.")
 @click.option("--small", is_flag=True, help="Tiny data: only shows that everything runs.")
-@click.option("--json", "results", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
+@click.option(
+    "--json", "results", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file."
+)
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw excess against seconds.")
 def main(which: list[str] | None, rivals: list[str] | None, rounds: int, threads: int, max_seconds: float, small: bool,
          results: Path | None, picture: Path | None) -> None:  # fmt: skip
     """Race gdfast against its peers to 1e-3, 1e-4 and 1e-6 of the best objective known."""
     from tqdm import tqdm
 
+    rounds, max_seconds = (1, SMALL_SECONDS) if small else (rounds, max_seconds)
+
     facts, tables = runtime.info() | {"threads": threads}, []
-    click.echo(f"gdfast {facts['gdfast']}, numpy {facts['numpy']}, {facts['instruction set in use']}, {threads} threads")
+    click.echo(
+        f"gdfast {facts['gdfast']}, numpy {facts['numpy']}, {facts['instruction set in use']}, {threads} threads"
+    )
     chosen = [s for s in sets.ALL if which is None or s.name in which]
     with tqdm(chosen, disable=None, leave=False) as bar:
         for one in bar:
@@ -296,7 +312,9 @@ def main(which: list[str] | None, rivals: list[str] | None, rounds: int, threads
             tables.append(table)
             tqdm.write("\n".join(table.lines()) + "\n")
             if results:
-                results.write_text(json.dumps({"facts": facts, "sets": {t.name: t.as_json() for t in tables}}, indent=1))
+                results.write_text(
+                    json.dumps({"facts": facts, "sets": {t.name: t.as_json() for t in tables}}, indent=1)
+                )
     if picture and tables:
         draw(tables, picture)
 

