@@ -25,6 +25,7 @@ import best
 import click
 import peers
 import sets
+from picture import draw_comparison
 from threadpoolctl import threadpool_limits
 
 from gdfast import runtime
@@ -236,37 +237,6 @@ def _loosest(entry: Entry, target: float) -> Contestant | None:
     return next((c for c in entry.contestants if c.excess <= target), None)
 
 
-def draw(tables: list[Table], file: Path) -> None:
-    """Excess over the best objective against seconds, a panel a set, a line a peer, a point a setting."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    columns = min(3, len(tables))
-    rows = -(-len(tables) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.9 * rows), dpi=110, layout="constrained")
-    names = [peer.name for peer in peers.ALL]
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    seen: dict[str, Any] = {}
-    for table, axes in zip(tables, panels, strict=False):
-        for entry in table.entries:
-            points = [(c.median, max(c.excess, 1e-12)) for c in entry.contestants]
-            if points:
-                own, place = entry.name == "gdfast", names.index(entry.name)
-                (seen[entry.name],) = axes.plot(
-                    *zip(*points, strict=True), color="#d1495b" if own else colormaps["tab20"](place % 20), markersize=4,
-                    marker="o" if own else "sv^<>Dph*X"[place % 10], linewidth=2.5 if own else 0.9, zorder=3 if own else 2,
-                )  # fmt: skip
-        axes.axhline(table.target, color="0.5", linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set(xscale="log", yscale="log", ylim=(1e-10, 10), xlabel="seconds, the whole fit")
-        axes.set_ylabel("excess over the best objective")
-        axes.set_title(f"{table.name}: {table.title}", fontsize=8)
-        axes.grid(color="0.92")
-    for axes in panels[len(tables) :]:
-        axes.set_visible(False)
-    figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3 * columns, fontsize=8, frameon=False)
-    figure.savefig(file)
-
-
 def _names(context: Any, parameter: Any, value: str | None) -> list[str] | None:
     known = [s.name for s in sets.ALL] if parameter.name == "which" else [p.name for p in peers.ALL]
     if value is None:
@@ -316,7 +286,7 @@ def main(which: list[str] | None, rivals: list[str] | None, rounds: int, threads
                     json.dumps({"facts": facts, "sets": {t.name: t.as_json() for t in tables}}, indent=1)
                 )
     if picture and tables:
-        draw(tables, picture)
+        draw_comparison(tables, [peer.name for peer in peers.ALL], picture)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Draws the picture of README from the races: `pytest bench --races races.json && python bench/picture.py races.json`."""
+"""Pictures: that of README from the races (`pytest bench --races races.json && python bench/picture.py races.json`), and
+that of compare.py."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 PANELS = (  # start of the title of a race, what the panel says
     (
@@ -26,8 +27,8 @@ COLOURS = {"gdfast": "#0b6e4f", "NumPy": "#4c72b0", "scikit-learn": "#e08e45"}
 def main(source: str, target: str = "docs/speed.png") -> None:
     with open(source) as file:
         results = json.load(file)
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 2.9))
-    for axis, (start, text) in zip(axes, PANELS, strict=True):
+    figure = Figure(figsize=(13, 2.9))
+    for axis, (start, text) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         race = next(medians for title, medians in results["races"].items() if title.startswith(start))
         shown = {name: seconds for name, seconds in race.items() if not any(word in name for word in LEFT_OUT)}
         own = next(iter(shown.values()))
@@ -52,6 +53,33 @@ def main(source: str, target: str = "docs/speed.png") -> None:
     )
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(target, dpi=130)
+
+
+def draw_comparison(tables: list[Any], names: list[str], file: Path) -> None:
+    """Excess over the best objective against seconds, a panel a set, a line a peer, a point a setting: the tables of compare.py."""
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.9 * rows), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    seen: dict[str, Any] = {}
+    for table, axes in zip(tables, panels, strict=False):
+        for entry in table.entries:
+            points = [(c.median, max(c.excess, 1e-12)) for c in entry.contestants]
+            if points:
+                own, place = entry.name == "gdfast", names.index(entry.name)
+                (seen[entry.name],) = axes.plot(
+                    *zip(*points, strict=True), color="#d1495b" if own else colormaps["tab20"](place % 20), markersize=4,
+                    marker="o" if own else "sv^<>Dph*X"[place % 10], linewidth=2.5 if own else 0.9, zorder=3 if own else 2,
+                )  # fmt: skip
+        axes.axhline(table.target, color="0.5", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.set(xscale="log", yscale="log", ylim=(1e-10, 10), xlabel="seconds, the whole fit")
+        axes.set_ylabel("excess over the best objective")
+        axes.set_title(f"{table.name}: {table.title}", fontsize=8)
+        axes.grid(color="0.92")
+    for axes in panels[len(tables) :]:
+        axes.set_visible(False)
+    figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3 * columns, fontsize=8, frameon=False)
+    figure.savefig(file)
 
 
 if __name__ == "__main__":
