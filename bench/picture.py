@@ -56,7 +56,7 @@ def main(source: str, target: str = "docs/speed.png") -> None:
 
 
 def draw_comparison(tables: list[Any], names: list[str], file: Path) -> None:
-    """Excess over the best objective against seconds, a panel a set, a line a peer, a point a setting: the tables of compare.py."""
+    """The tables of compare.py: excess over the best objective against seconds, a line a peer, a point a setting."""
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.9 * rows), dpi=110, layout="constrained")
