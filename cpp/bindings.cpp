@@ -206,6 +206,25 @@ double gradient_of(const py::object& X, const py::array& y, const py::object& we
     });
 }
 
+void hessian_product_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w,
+                        const py::array& p, const py::array& Hp, const std::string& loss, const std::vector<double>& parameters,
+                        bool intercept, int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& problem = features.problem;
+        complete(features, y, weight, outputs(w, problem.d), loss, parameters, intercept);
+        const Index size = (problem.d + 1) * problem.k;
+        const T* from = memory<T>(w, "w", size, false);
+        const T* direction = memory<T>(p, "p", size, false);
+        double* to = memory<double>(Hp, "Hp", size, true);
+        run(2 * features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+            hessian_product(problem, from, direction, to, Team{members, 0, &cancel});
+        });
+        return 0;
+    });
+}
+
 void margins_of(const py::object& X, const py::array& w, const py::array& z, int threads) {
     by_type(X, "X", [&](auto type) {
         using T = decltype(type);
@@ -420,6 +439,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("g").noconvert(), py::arg("H"), py::arg("loss"), py::arg("parameters"), py::arg("intercept"),
           py::arg("threads"), py::arg("shards") = 0,
           "Sum of the weighted losses; g (float64) and, unless None, H become sums too.");
+    m.def("hessian_product", hessian_product_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"),
+          py::arg("w").noconvert(), py::arg("p").noconvert(), py::arg("Hp").noconvert(), py::arg("loss"), py::arg("parameters"),
+          py::arg("intercept"), py::arg("threads"), "Hp (float64) becomes the Hessian of the summed weighted losses times p.");
     m.def("margins", margins_of, py::arg("X"), py::arg("w").noconvert(), py::arg("z").noconvert(), py::arg("threads"),
           "z = X w + b");
     py::class_<Rule>(m, "Rule", "What a step is made of: optimizer, penalties, bounds and clipping, as plain values.")

@@ -41,6 +41,10 @@ double gradient(const Problem<T>&, const T* w, double* g, const Team&);
 template <class T>
 double hessian(const Problem<T>&, const T* w, double* g, double* H, const Team&);
 
+// Hp (d + 1) x k becomes the second derivative of the sum of the weighted losses times p (d + 1) x k.
+template <class T>
+void hessian_product(const Problem<T>&, const T* w, const T* p, double* Hp, const Team&);
+
 // z = X w + b, n x k
 template <class T>
 void margins(const Problem<T>&, const T* w, T* z, const Team&);

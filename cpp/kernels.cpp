@@ -241,6 +241,31 @@ struct Strip {
     T all[size];
 };
 
+// Softmax couples the outputs of a row: (diag(p) - p p') u.
+template <template <class> class Loss, class T>
+void times_curvature(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* u) {
+    const Loss<T> loss(parameters);
+    for (Index i = 0; i < m; ++i, z += lanes, y += lanes, u += lanes) {
+        const T scale = weight ? weight[i] : T(1);
+        if constexpr (std::is_same_v<Loss<T>, Softmax<T>>) {
+            T top = z[0], sum = 0, mean = 0;
+            for (Index o = 1; o < k; ++o) top = max(top, z[o]);
+#pragma omp simd reduction(+ : sum, mean)
+            for (Index o = 0; o < k; ++o) {
+                const T e = exp(z[o] - top);
+                sum += e;
+                mean += e * u[o];
+            }
+            mean /= sum;
+#pragma omp simd
+            for (Index o = 0; o < k; ++o) u[o] = scale * exp(z[o] - top) / sum * (u[o] - mean);
+        } else {
+#pragma omp simd
+            for (Index o = 0; o < k; ++o) u[o] *= scale * loss.curvature(z[o], y[o]);
+        }
+    }
+}
+
 // g -> scale and clip -> + l2 w -> step -> decay -> soft threshold -> bounds: one pass over w, g and the slots
 template <class Optimizer, class T, std::size_t... S>
 struct Update {
@@ -311,8 +336,9 @@ struct LossTable;
 template <class T, template <class> class... Loss>
 struct LossTable<T, LossList<Loss...>> {
     static constexpr int size = sizeof...(Loss);
-    static constexpr LossKernel<T> entries[] = {
-        {Loss<T>::name, Loss<T>::n_parameters, residuals<Loss, T>, residuals_in_lanes<Loss, T>, curvatures<Loss, T>}...};
+    static constexpr LossKernel<T> entries[] = {{Loss<T>::name, Loss<T>::n_parameters, residuals<Loss, T>,
+                                                 residuals_in_lanes<Loss, T>, curvatures<Loss, T>,
+                                                 times_curvature<Loss, T>}...};
 };
 
 template <class T, class List>

@@ -25,6 +25,9 @@ struct LossKernel {
     void (*residuals_in_lanes)(const double* parameters, T* z, const T* y, const T* weight, Index m, T* sums);
     // h = weight * d2 loss / d z2 at margins z, of the shape of z, before `residuals` overwrites them
     void (*curvatures)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h);
+    // u = weight * (d2 loss / d z d z) u at margins z, row by row: u is a direction of z, of its shape
+    void (*times_curvature)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes,
+                            T* u);
 };
 
 // The loss of one output over some rows, as the fused kernel takes it.

@@ -66,6 +66,23 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
 }
 
 template <class T>
+void hessian_product(const Problem<T>& problem, const T* w, const T* p, double* Hp, const Team& team) {
+    const Index shards = shards_of(problem.n, problem.d, problem.k, sizeof(T)), rows = problem.d + 1;
+    const Index size = rows * lanes_of(problem.k);
+    const std::vector<T> weights = padded(w, rows, problem.k);
+    std::vector<T> direction = padded(p, rows, problem.k);
+    if (!problem.intercept) std::fill(direction.end() - lanes_of(problem.k), direction.end(), T(0));
+    std::vector<double> partial(std::size_t(shards * size), 0.0);
+    std::vector<Tile<T>> tiles = tiles_for(problem, team.threads, shards, nullptr, 0, true);
+    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
+        tile.hessian_product(shard_start(problem.n, shards, s), shard_start(problem.n, shards, s + 1), weights.data(),
+                             direction.data(), partial.data() + s * size, *team.cancel);
+    });
+    add_shards(partial.data(), shards, size, problem.k, 0, rows * problem.k, 1.0, Hp);
+    if (!problem.intercept) std::fill_n(Hp + problem.d * problem.k, problem.k, 0.0);
+}
+
+template <class T>
 void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
     const Index shards = shards_of(p.n, p.d, p.k, sizeof(T)), lanes = lanes_of(p.k);
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
@@ -104,10 +121,11 @@ Index find_non_finite(const Kernels<T>& kernels, const T* a, Index lines, Index 
     return first == none ? -1 : first.load();
 }
 
-#define GDFAST_INSTANTIATE(T)                                                            \
-    template double gradient(const Problem<T>&, const T*, double*, const Team&);         \
-    template double hessian(const Problem<T>&, const T*, double*, double*, const Team&); \
-    template void margins(const Problem<T>&, const T*, T*, const Team&);                 \
+#define GDFAST_INSTANTIATE(T)                                                                   \
+    template double gradient(const Problem<T>&, const T*, double*, const Team&);                \
+    template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);        \
+    template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&); \
+    template void margins(const Problem<T>&, const T*, T*, const Team&);                        \
     template Index find_non_finite(const Kernels<T>&, const T*, Index, Index, Index, bool, const Team&);
 GDFAST_INSTANTIATE(float)
 GDFAST_INSTANTIATE(double)

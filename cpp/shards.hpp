@@ -61,11 +61,11 @@ void add_shards(const double* partial, Index shards, Index size, Index k, Index 
 
 template <class T>
 std::vector<Tile<T>> tiles_for(const Problem<T>& problem, int threads, Index shards, const Order* order = nullptr,
-                               Index gram_stride = 0) {
+                               Index gram_stride = 0, bool product = false) {
     std::vector<Tile<T>> tiles;
     const Index count = std::max<Index>(1, std::min<Index>(threads, shards));
     tiles.reserve(std::size_t(count));
-    for (Index i = 0; i < count; ++i) tiles.emplace_back(problem, order, gram_stride);
+    for (Index i = 0; i < count; ++i) tiles.emplace_back(problem, order, gram_stride, product);
     return tiles;
 }
 

@@ -16,12 +16,12 @@ inline constexpr Index rows_drawn = 256;
 template <class T>
 class Tile {
 public:
-    // order: null for rows as they lie. gram_stride: 0 where no Hessian is asked for.
-    Tile(const Problem<T>& problem, const Order* order, Index gram_stride)
+    // order: null for rows as they lie. gram_stride: 0 where no Hessian is asked for. product: whether products with it are.
+    Tile(const Problem<T>& problem, const Order* order, Index gram_stride, bool product)
         : problem_(problem),
           order_(order),
           lanes_(lanes_of(problem.k)),
-          capacity_(capacity(problem, gram_stride > 0)),
+          capacity_(capacity(problem, gram_stride > 0 || product)),
           stride_(gram_stride) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_));
@@ -30,8 +30,8 @@ public:
         if (order && !problem.by_rows) packed_.resize(m * std::size_t(problem.d));
         if (problem.y && (problem.k > 1 || order)) y_.resize(m * std::size_t(lanes_));
         if (problem.weight && order) weight_.resize(m);
+        if (gram_stride || product) h_.resize(m * std::size_t(lanes_));
         if (!gram_stride) return;
-        h_.resize(m * std::size_t(lanes_));
         design_.resize(m * stride);
         scaled_.resize(m * stride);
         block_.resize(stride * stride);
@@ -95,6 +95,27 @@ public:
         return loss;
     }
 
+    // Hp += the second derivative of the weighted losses of those rows times p, both sets of margins from one reading of X.
+    void hessian_product(Index first, Index last, const T* w, const T* p, double* Hp, const std::atomic<bool>& cancel) {
+        std::fill(g_.begin(), g_.end(), T(0));
+        Index pending = 0;
+        for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
+            const Index m = std::min(capacity_, last - i);
+            margins(i, m, w);
+            std::swap(z_, h_);
+            margins(i, m, p);
+            problem_.loss->times_curvature(problem_.loss_parameters, h_.data(), targets_, weights_, m, problem_.k, lanes_,
+                                           z_.data());
+            accumulate(i, m);
+            pending += m;
+            if (pending >= rows_summed_in_place || i + m == last) {
+                problem_.kernels->add(g_.data(), Index(g_.size()), Hp);
+                std::fill(g_.begin(), g_.end(), T(0));
+                pending = 0;
+            }
+        }
+    }
+
 private:
     double gradient_of_tile(Index first, Index m, const T* w) {
         if (lanes_ == 1 && (problem_.by_rows || order_)) {
@@ -110,9 +131,9 @@ private:
 
     // Short enough that the second reading comes from the nearest cache, while memory streams on; where a few rows fill
     // that cache, the next one has to do.
-    static Index capacity(const Problem<T>& problem, bool gram) {
+    static Index capacity(const Problem<T>& problem, bool in_parts) {
         const Index groups = (problem.n + 15) / 16 * 16;
-        if (problem.by_rows && problem.k == 1 && !gram) return std::min(groups, rows_summed_in_place);  // the kernel cuts
+        if (problem.by_rows && problem.k == 1 && !in_parts) return std::min(groups, rows_summed_in_place);  // the kernel cuts
         const Index row_bytes = std::max<Index>(1, problem.d) * Index(sizeof(T));
         const Index near = 8 * 1024 / row_bytes / 16 * 16, far = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
         const Index wanted = problem.by_rows ? (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256))

@@ -20,7 +20,7 @@ LAYERS = (
     {"plan", "sources", "checkpoint"},
     {"runtime", "backends"},
     {"ops", "solvers"},
-    {"estimators", "models", "displays"},
+    {"estimators", "models", "displays", "scipy_objective"},
     {"cli", "demo", "tables"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -36,6 +36,7 @@ _HOME = {
     "LearningRateDisplay": "displays",
     "LinearRegression": "estimators",
     "LogisticRegression": "estimators",
+    "Objective": "scipy_objective",
     "ReduceOnPlateau": "schedules",
     "Ridge": "estimators",
     "SGDClassifier": "estimators",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
     from gdfast.penalties import Bounds, ElasticNet
     from gdfast.schedules import ExponentialDecay, ReduceOnPlateau
+    from gdfast.scipy_objective import Objective
 
 
 def __getattr__(name: str) -> Any:

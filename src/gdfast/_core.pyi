@@ -43,6 +43,18 @@ def gradient(
     threads: int,
     shards: int = 0,
 ) -> float: ...
+def hessian_product(
+    X: Features,
+    y: Array,
+    weight: Array | None,
+    w: Array,
+    p: Array,
+    Hp: Array,
+    loss: str,
+    parameters: Sequence[float],
+    intercept: bool,
+    threads: int,
+) -> None: ...
 def margins(X: Features, w: Array, z: Array, threads: int) -> None: ...
 def epoch(
     *,

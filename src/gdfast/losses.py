@@ -49,6 +49,10 @@ class Loss:
     def curvature(self, z: Array, y: Array) -> Array:
         raise NotImplementedError
 
+    def times_curvature(self, z: Array, y: Array, u: Array) -> Array:
+        """(d2 value / d z d z) u, row by row; u: (n, k), a direction of z"""
+        return self.curvature(z, y) * u
+
 
 def _require(ok: bool, message: str) -> None:
     if not ok:
@@ -115,6 +119,10 @@ class Softmax(Loss):
     def curvature(self, z: Array, y: Array) -> Array:
         p = self.gradient(z, np.zeros_like(z))
         return p * (1 - p)
+
+    def times_curvature(self, z: Array, y: Array, u: Array) -> Array:
+        p = self.gradient(z, np.zeros_like(z))
+        return p * (u - (p * u).sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)

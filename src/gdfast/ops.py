@@ -17,13 +17,14 @@ from gdfast.losses import Loss, named
 from gdfast.optimizers import Optimizer
 from gdfast.penalties import Bounds, ElasticNet
 from gdfast.plan import Examples
-from gdfast.sources import as_table, as_target, as_weight
+from gdfast.sources import Table, as_table, as_target, as_weight
 
 Array = np.ndarray[Any, Any]
 
 __all__ = [
     "clip_by_norm_",
     "clip_by_value_",
+    "hessian_product",
     "loss",
     "loss_and_gradient",
     "margins",
@@ -67,7 +68,11 @@ def _weights(w: Array, d: int, dtype: Any) -> Array:
 def _examples(X: Any, y: Any, w: Array, loss: Loss, sample_weight: Any) -> tuple[Examples, Array]:
     table = as_table(X)
     weights = _weights(w, table.d, table.dtype)
-    k = weights.shape[1]
+    return examples_of(table, y, weights.shape[1], loss, sample_weight), weights
+
+
+def examples_of(table: Table, y: Any, k: int, loss: Loss, sample_weight: Any) -> Examples:
+    """Rows with the targets of a loss of k outputs. Raises ValueError for targets that the loss does not take."""
     target = as_target(y, table.n, dtype=table.dtype)
     if target.ndim == 2 and target.shape[1] == 1:
         target = target[:, 0]
@@ -80,8 +85,8 @@ def _examples(X: Any, y: Any, w: Array, loss: Loss, sample_weight: Any) -> tuple
     else:
         check_target_range(target, loss)
         if (target.shape[1] if target.ndim == 2 else 1) != k:
-            raise ValueError(f"y: expected shape ({table.n}, {k}) to match w {np.shape(w)}, got {target.shape}")
-    return Examples(table.X, target, as_weight(sample_weight, table.n, dtype=table.dtype), k), weights
+            raise ValueError(f"y: expected shape ({table.n}, {k}) for {k} outputs, got {target.shape}")
+    return Examples(table.X, target, as_weight(sample_weight, table.n, dtype=table.dtype), k)
 
 
 def check_target_range(y: Array, loss: Loss) -> None:
@@ -136,6 +141,27 @@ def loss(
     chosen = named(loss)
     examples, weights = _examples(X, y, w, chosen, sample_weight)
     return cpu.gradient(examples, chosen, weights, True, threads)[0] / examples.total_weight
+
+
+def hessian_product(
+    X: Any,
+    y: Any,
+    w: Array,
+    p: Array,
+    *,
+    loss: str | Loss = "squared_error",
+    sample_weight: Any = None,
+    threads: int = 1,
+) -> Array:
+    """H p, with H the second derivative of f at w, f as in ``loss_and_gradient``; X is read once. p and the result (float64)
+    are shaped as w. Where a loss has kinks, the curvature of its smooth pieces counts."""
+    chosen = named(loss)
+    examples, weights = _examples(X, y, w, chosen, sample_weight)
+    if np.shape(p) != np.shape(w):
+        raise ValueError(f"p: expected the shape of w, {np.shape(w)}, got {np.shape(p)}")
+    direction = as_target(p, len(weights), dtype=examples.dtype, name="p").reshape(weights.shape)
+    Hp = cpu.hessian_product(examples, chosen, weights, direction, True, threads)
+    return (Hp / examples.total_weight).reshape(np.shape(w))
 
 
 def norm(a: Array) -> float:

@@ -28,6 +28,11 @@ class Backend(Protocol):
     ) -> tuple[float, Array, Array]:
         """As gradient, and X' diag(weight * curvature of output 0) X as float64 (d + 1, d + 1)"""
 
+    def hessian_product(
+        self, examples: Examples, loss: Loss, w: Array, p: Array, fit_intercept: bool, threads: int
+    ) -> Array:
+        """The second derivative of the sum of the weighted losses at w, times p (d + 1, k), as float64"""
+
     def epoch(
         self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int, seconds: float
     ) -> EpochReport:

@@ -79,6 +79,14 @@ def rule_of(
     )
 
 
+def hessian_product(examples: Examples, loss: Loss, w: Array, p: Array, fit_intercept: bool, threads: int = 1) -> Array:
+    Hp = np.empty(w.shape, dtype=np.float64)
+    _core.hessian_product(
+        examples.X, examples.y, examples.weight, w, p, Hp, loss.name, loss.parameters(), fit_intercept, threads
+    )
+    return Hp
+
+
 def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:

@@ -89,6 +89,14 @@ def update(
         w[covered] = bounds.project(w[covered])
 
 
+def hessian_product(examples: Examples, loss: Loss, w: Array, p: Array, fit_intercept: bool, threads: int = 1) -> Array:
+    X = _matrix(examples.X)
+    u = loss.times_curvature(X @ w[:-1] + w[-1], _targets(examples), X @ p[:-1] + (p[-1] if fit_intercept else 0))
+    u = u if examples.weight is None else u * examples.weight[:, None]
+    last = u.sum(axis=0, keepdims=True) if fit_intercept else np.zeros_like(p[-1:])
+    return np.vstack([X.T @ u, last]).astype(np.float64)
+
+
 def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:

@@ -80,6 +80,20 @@ class Objective:
         H[np.diag_indices(len(w) - 1)] += self.penalty.l2
         return f, g, H
 
+    def hessian_product(self, w: Array, p: Array) -> Array:
+        """The Hessian at w times p (d + 1, k). p is scaled to 1, so that it keeps its digits in the dtype of the data."""
+        size = float(np.abs(p).max())
+        if size == 0:
+            return np.zeros_like(p)
+        dtype = self.examples.dtype
+        self.passes += 1
+        Hp = self.backend.hessian_product(
+            self.examples, self.loss, w.astype(dtype), (p / size).astype(dtype), self.fit_intercept, self.threads
+        )
+        Hp *= size / self.total_weight
+        Hp[:-1] += self.penalty.l2 * p[:-1]
+        return Hp
+
     def relative(self, excess: float, f: float) -> float:
         """excess / |f|, |f| not below a millionth of the first value: where f* = 0, f itself is no measure."""
         return excess / max(abs(f), 1e-6 * abs(self.first or 0.0), np.finfo(float).tiny)
