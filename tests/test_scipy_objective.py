@@ -106,9 +106,11 @@ MORE = {"TNC": {"maxfun": 2000}, "trust-constr": {"maxiter": 2000}, "CG": {"maxi
 
 def solve(objective: gdfast.Objective, method: str) -> Any:
     hessp = objective.hessp if method in SECOND_ORDER else None
-    return minimize(
-        objective, objective.zeros(), jac=True, hessp=hessp, method=method, tol=1e-9, options=MORE.get(method, {})
-    )
+    # trust-krylov multiplies memory that it has not written yet (SciPy 1.17, with a plain NumPy function too)
+    with np.errstate(all="ignore" if method == "trust-krylov" else "warn"):
+        return minimize(
+            objective, objective.zeros(), jac=True, hessp=hessp, method=method, tol=1e-9, options=MORE.get(method, {})
+        )
 
 
 @pytest.mark.parametrize("method", FIRST_ORDER + SECOND_ORDER)

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Objective:
-    """f(w) = sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + l2 / 2 sum_j factors_j |w_j|^2, and its derivatives, for ``scipy.optimize``
+    """f(w) = sum_i s_i loss(x_i w + b, y_i) / sum_i s_i + l2 / 2 sum_j factors_j |w_j|^2, and its derivatives
 
     ``minimize(f, f.zeros(), jac=True, method="L-BFGS-B")`` (or TNC, BFGS, CG, ...), and with ``hessp=f.hessp`` Newton-CG,
     trust-ncg, trust-krylov, trust-constr.
