@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import compare
 import pytest
 import sets
+from click.testing import CliRunner
 
 
 @pytest.mark.parametrize("one", sets.ALL, ids=lambda one: one.name)
@@ -19,3 +22,25 @@ def bench_compare(race, one):
     if "sparse input is not supported" in own.note:
         pytest.skip("gdfast takes no sparse input yet")
     assert own.closest <= one.target, f"gdfast ends {own.closest:.1e} above the best objective known {own.note}"
+
+
+def bench_compare_command(tmp_path):
+    """The command line: its figures and its picture."""
+    table, picture = tmp_path / "table.json", tmp_path / "picture.png"
+    options = [
+        "--small",
+        "--sets",
+        "H",
+        "--peers",
+        "scikit-learn newton-cholesky",
+        "--json",
+        table,
+        "--picture",
+        picture,
+    ]
+    result = CliRunner().invoke(compare.main, [str(option) for option in options])
+    assert result.exit_code == 0, result.output
+    assert "best objective known" in result.output
+    fits = json.loads(table.read_text())["sets"]["H"]["peers"]["scikit-learn newton-cholesky"]["fits"]
+    assert fits[0]["median"] > 0
+    assert picture.stat().st_size > 0
