@@ -91,7 +91,7 @@ class Table:
             for target in TARGETS:
                 found, ours = entry.fastest(target), own.fastest(target)
                 ratio = f"{found.median / ours.median:8.2f}x" if found and ours else " " * 9
-                cells += f"{f'{found.median * 1e3:.4g} ms' if found else '-':>12}{ratio}"
+                cells += f"{_time(found.median) if found else '-':>12}{ratio}"
                 last = found or last
             last = last or entry.contestants[-1]
             memory = "-" if last.memory is None else f"{last.memory:.0f} MB"
@@ -119,6 +119,10 @@ class Table:
             for e in self.entries
         }
         return {"title": self.title, "target": self.target, "best": self.best, "peers": entries}
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.4g} ms"
 
 
 def _peak_of(call: Callable[[], Any]) -> tuple[Any, float, float | None]:
