@@ -169,8 +169,8 @@ void complete(Features<T>& X, const py::array& y, const py::object& weight, Inde
               const std::vector<double>& parameters, bool intercept) {
     Problem<T>& p = X.problem;
     p.k = k;
-    p.codes = y.ndim() == 1;
-    p.y = memory<T>(y, "y", p.codes ? p.n : p.n * k, false);
+    p.form = k == 1 ? TargetForm::shared : y.ndim() == 1 ? TargetForm::codes : TargetForm::values;
+    p.y = memory<T>(y, "y", p.form == TargetForm::values ? p.n * k : p.n, false);
     p.weight = optional_memory<T>(weight, "weight", p.n);
     p.loss = &find(p.kernels->losses, p.kernels->n_losses, loss, parameters);
     p.loss_parameters = parameters.data();
@@ -297,42 +297,69 @@ struct Rule {
     }
 };
 
-py::tuple epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w,
-                   const py::array& slots, const py::object& average, const std::string& loss,
-                   const std::vector<double>& loss_parameters, const Rule& rule, const py::array& rates, const py::array& norms,
-                   const py::array& losses, Index steps, double seconds, const py::object& keys, Index block, Index batch,
-                   Index first_step, Index average_from, double mean_weight, bool intercept, int threads, Index shards) {
+// One of the models that an epoch trains; its arrays are written in place.
+struct ModelArrays {
+    py::array w, slots;
+    py::object average;
+    Rule rule;
+    py::array rates, norms, losses;
+    Index first_step, average_from;
+    double mean_weight;
+    Index held_out;  // the fold that it sees no rows of, -1 for none
+
+    template <class T>
+    Model<T> model(const Kernels<T>& kernels, Index size, Index n_penalized, Index steps) const {
+        Model<T> m{};
+        m.update = rule.update(kernels, w, slots, size, n_penalized);
+        m.coefficients = m.update.step.coefficients;
+        m.n_coefficients = rule.rows();
+        m.mean_weight = mean_weight;
+        m.rates = memory<double>(rates, "rates", steps, false);
+        m.norms = memory<double>(norms, "norms", steps, true);
+        m.losses = memory<double>(losses, "losses", steps, true);
+        m.first_step = first_step;
+        m.average_from = average.is_none() ? 0 : average_from;
+        m.average = average.is_none() ? nullptr : memory<T>(array_of(average, "average"), "average", size, true);
+        m.finite = true;
+        return m;
+    }
+};
+
+// Several models have one output each and share the targets.
+py::list epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::object& fold,
+                  const std::vector<const ModelArrays*>& arrays, const std::string& loss,
+                  const std::vector<double>& loss_parameters, Index steps, double seconds, const py::object& keys, Index block,
+                  Index batch, bool intercept, int threads, Index shards) {
     return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
-        complete(features, y, weight, outputs(w, p.d), loss, loss_parameters, intercept);
+        const Index n_models = Index(arrays.size());
+        if (n_models < 1) refuse("models", "expected at least one");
+        const Index k = outputs(arrays[0]->w, p.d);
+        if (n_models > 1 && k > 1) refuse("models", "expected one output each where there are several");
+        if (n_models > 1 && loss == "softmax") refuse("loss", "softmax is of all outputs, several models have one each");
+        complete(features, y, weight, k, loss, loss_parameters, intercept);
+        p.k = k * n_models;
+        p.fold = optional_memory<T>(fold, "fold", p.n);
+        std::vector<T> held_out(std::size_t(p.k + 2 * lanes_behind), T(-1));
+        p.held_out = held_out.data();
         if (batch < 1) refuse("batch", "expected at least 1 row");
-        const Index size = (p.d + 1) * p.k;
         if (block < 1 || block > std::max<Index>(p.n, 1)) refuse("block", "expected 1 to n rows");
         if (steps < 0 || steps > (p.n + batch - 1) / batch) refuse("steps", "expected at most the number of batches");
-        Epoch<T> e{};
-        e.batch = batch;
-        e.steps = steps;
-        e.seconds = seconds;
+        std::vector<Model<T>> models;
+        for (const ModelArrays* a : arrays) {
+            models.push_back(a->model<T>(*p.kernels, (p.d + 1) * k, p.d * k, steps));
+            std::fill_n(held_out.begin() + (Index(models.size()) - 1) * k, k, T(a->held_out));
+        }
         const Order order{optional_memory<std::uint32_t>(keys, "keys", 6), block};
-        e.order = order.keys ? &order : nullptr;
-        e.update = rule.update(*p.kernels, w, slots, size, p.d * p.k);
-        e.coefficients = e.update.step.coefficients;
-        e.n_coefficients = rule.rows();
-        e.mean_weight = mean_weight;
-        e.rates = memory<double>(rates, "rates", steps, false);
-        e.norms = memory<double>(norms, "norms", steps, true);
-        e.losses = memory<double>(losses, "losses", steps, true);
-        e.first_step = first_step;
-        e.average_from = average.is_none() ? 0 : average_from;
-        e.average = average.is_none() ? nullptr : memory<T>(array_of(average, "average"), "average", size, true);
-        EpochResult result{};
+        const Epoch<T> e{batch, steps, seconds, order.keys ? &order : nullptr, models.data(), n_models};
         // a step costs some hundred bytes' worth of time, however small its batch
         const double bytes = features.bytes() + double(steps) * 512;
-        run(bytes, threads,
-            [&](const std::atomic<bool>& cancel, int members) { result = epoch(p, e, Team{members, shards, &cancel}); });
-        return py::make_tuple(result.loss, result.steps, result.finite);
+        run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) { epoch(p, e, Team{members, shards, &cancel}); });
+        py::list results;
+        for (const Model<T>& m : models) results.append(py::make_tuple(m.loss, m.steps, m.finite));
+        return results;
     });
 }
 
@@ -450,12 +477,21 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::kw_only(), py::arg("optimizer"), py::arg("parameters"), py::arg("coefficients").noconvert(), py::arg("l1"),
              py::arg("l2"), py::arg("decay"), py::arg("factor"), py::arg("lower"), py::arg("upper"), py::arg("min_norm"),
              py::arg("max_norm"), py::arg("clip_value"));
-    m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
-          py::arg("slots").noconvert(), py::arg("average"), py::arg("loss"), py::arg("loss_parameters"), py::arg("rule"),
-          py::arg("rates").noconvert(), py::arg("norms").noconvert(), py::arg("losses").noconvert(), py::arg("steps"),
-          py::arg("seconds"), py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("first_step"),
-          py::arg("average_from"), py::arg("mean_weight"), py::arg("intercept"), py::arg("threads"), py::arg("shards") = 0,
-          "The first steps of an epoch of mini-batches, in place: (sum of losses, steps made, all finite).");
+    py::class_<ModelArrays>(m, "Model", "One of the models that an epoch trains, all arrays in place.")
+        .def(py::init([](py::array w, py::array slots, py::object average, Rule rule, py::array rates, py::array norms,
+                         py::array losses, Index first_step, Index average_from, double mean_weight, Index held_out) {
+                 return ModelArrays{std::move(w),     std::move(slots),  std::move(average), std::move(rule), std::move(rates),
+                                    std::move(norms), std::move(losses), first_step,         average_from,    mean_weight,
+                                    held_out};
+             }),
+             py::kw_only(), py::arg("w").noconvert(), py::arg("slots").noconvert(), py::arg("average"), py::arg("rule"),
+             py::arg("rates").noconvert(), py::arg("norms").noconvert(), py::arg("losses").noconvert(), py::arg("first_step"),
+             py::arg("average_from"), py::arg("mean_weight"), py::arg("held_out") = -1);
+    m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("fold"),
+          py::arg("models"), py::arg("loss"), py::arg("loss_parameters"), py::arg("steps"), py::arg("seconds"),
+          py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("intercept"), py::arg("threads"),
+          py::arg("shards") = 0,
+          "The first steps of an epoch of mini-batches: (sum of losses, steps made, all finite) of each model.");
     m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
           py::arg("rule"), py::arg("lr"), py::arg("n_penalized"), py::arg("threads"),
           "One fused optimizer step, in place; the norm of g where clipping asks for it, else 0.");

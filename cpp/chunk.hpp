@@ -19,9 +19,11 @@ struct Problem {
     DenseRows<T> rows;
     DenseColumns<T> columns;
     Index n, d, k;
-    bool codes;       // y holds n class codes (one column a class is made of them), else n x k values
-    const T* y;       // may be null where no loss is asked for
-    const T* weight;  // n, or null for ones
+    TargetForm form;    // y holds n numbers, n class codes, or n x k values
+    const T* y;         // may be null where no loss is asked for
+    const T* weight;    // n, or null for ones
+    const T* fold;      // n, or null: the number of each row's fold
+    const T* held_out;  // k and as many numbers as a register holds: the fold that an output sees no rows of
     const LossKernel<T>* loss;
     const double* loss_parameters;
     bool intercept;
@@ -78,14 +80,11 @@ inline Index parameter_blocks(Index n) { return (n + parameters_per_block - 1) /
 template <class T>
 double update(const Kernels<T>&, const Update<T>&, const T* g, int threads);
 
-// One epoch of mini-batches.
+// One of the models that an epoch trains, with parameters, rule and record of its own. The k outputs of a problem are divided
+// among them evenly; a model that diverges is left as it is, the others go on.
 template <class T>
-struct Epoch {
-    Index batch;         // rows a step
-    Index steps;         // to make, at most as many as there are batches
-    double seconds;      // begin no step after so many
-    const Order* order;  // null for rows as they lie
-    Update<T> update;
+struct Model {
+    Update<T> update;            // w is (d + 1) x outputs
     const double* coefficients;  // of the optimizer, a row a step; the last row holds for all steps behind it
     Index n_coefficients;        // rows
     double mean_weight;          // a step divides by this times its rows
@@ -95,13 +94,23 @@ struct Epoch {
     Index first_step;            // steps made before
     Index average_from;          // first step (from 1) of the running mean of w, 0 for none
     T* average;
-};
-struct EpochResult {
+    // what comes out
     double loss;  // sum of the weighted losses, each row before its own step
     Index steps;  // made; fewer than asked for where the run was cancelled or diverged
     bool finite;  // false: a loss or a gradient was not finite; its step was not made
 };
+
+// One epoch of mini-batches.
 template <class T>
-EpochResult epoch(const Problem<T>&, const Epoch<T>&, const Team&);
+struct Epoch {
+    Index batch;         // rows a step
+    Index steps;         // to make, at most as many as there are batches
+    double seconds;      // begin no step after so many
+    const Order* order;  // null for rows as they lie
+    Model<T>* models;
+    Index n_models;
+};
+template <class T>
+void epoch(const Problem<T>&, const Epoch<T>&, const Team&);
 
 }  // namespace gdfast

@@ -38,14 +38,18 @@ public:
           shards_max(team.shards ? team.shards : shards_of(std::min(e.batch, p.n), p.d, p.k, sizeof(T))),
           lanes(lanes_of(p.k)),
           size((p.d + 1) * lanes),
-          parameters((p.d + 1) * p.k),
+          outputs(p.k / e.n_models),
+          parameters((p.d + 1) * outputs),
           blocks(parameter_blocks(parameters)),
           tiles(tiles_for(p, team.threads, shards_max, e.order)),
           partial(std::size_t(shards_max * size)),
-          losses(std::size_t(shards_max)),
-          squares(std::size_t(blocks)),
-          g(std::size_t(parameters)) {
-        if (lanes > 1) packed = padded(e.update.w, p.d + 1, p.k);
+          losses(std::size_t(shards_max * lanes)),
+          squares(std::size_t(e.n_models * blocks)),
+          g(std::size_t(e.n_models * parameters)),
+          packed(lanes > 1 ? std::size_t(size + lanes_behind) : 0) {
+        for (auto& flags : runs) flags.assign(std::size_t(e.n_models), true);
+        for (Index i = 0; lanes > 1 && i < e.n_models; ++i)
+            pad(e.models[i].update.w, p.d + 1, outputs, lanes, packed.data() + i * outputs);
     }
 
     int threads() const { return int(tiles.size()); }
@@ -60,9 +64,15 @@ public:
             const Share mine = share(p, e.batch, b, shards_max, me, members);
             sum(mine, tiles[std::size_t(me)]);
             wait_for_all(members);
-            for (Index c = me; c < blocks; c += members) reduce(mine, c);
-            if (blocks > 1) wait_for_all(members);
-            if (me < blocks) update(mine, b, me, members);
+            // the first member has a share wherever there is one
+            const Index turns = e.n_models * blocks, from = (turns * me + members - 1) / members,
+                        to = (turns * (me + 1) + members - 1) / members;
+            for (Index c = from; c < to; ++c) reduce(mine, c);
+            if (turns > 1) wait_for_all(members);
+            for (Index i = 0; i < e.n_models; ++i)
+                if (runs[b % 2][std::size_t(i)])
+                    update(mine, b, i, me, std::max(from, i * blocks), std::min(to, (i + 1) * blocks));
+            if (me == 0) stop = stops(b);
             if (me == 0 && (stop || seconds_since(start) > seconds)) end = b + 1;
             wait_for_all(members);
         }
@@ -73,67 +83,102 @@ public:
     const Epoch<T>& e;
     const std::atomic<bool>& cancel;
     const Index count;  // of steps
-    EpochResult result{0.0, 0, true};
     bool stop = false;
 
 private:
     // the gradients of one member's shards of a batch
     void sum(const Share& mine, Tile<T>& tile) {
-        const T* weights = lanes > 1 ? packed.data() : e.update.w;
+        const T* weights = lanes > 1 ? packed.data() : e.models[0].update.w;
         for (Index s = mine.first; s < mine.last; ++s) {
-            double* sums = partial.data() + s * size;
+            double *sums = partial.data() + s * size, *values = losses.data() + s * lanes;
             std::fill_n(sums, size, 0.0);
-            losses[std::size_t(s)] = tile.gradient(mine.row(s), mine.row(s + 1), weights, sums, cancel);
+            std::fill_n(values, lanes, 0.0);
+            tile.gradient(mine.row(s), mine.row(s + 1), weights, sums, values, cancel);
         }
     }
 
-    // the mean gradient of block c of the parameters, and its squares
+    // A block of the parameters of one of the models. Blocks count through the models.
+    struct Block {
+        Index model, from, to;
+    };
+    Block block(Index c) const {
+        const Index from = c % blocks * parameters_per_block;
+        return {c / blocks, from, std::min(parameters, from + parameters_per_block)};
+    }
+    T* gradient_of(Index model) { return g.data() + model * parameters; }
+
+    // the mean gradient of block c, and its squares
     void reduce(const Share& batch, Index c) {
-        const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
-        add_shards(partial.data(), batch.shards, size, p.k, from, to, 1 / (double(batch.rows) * e.mean_weight), g.data());
+        const auto [i, from, to] = block(c);
+        T* const out = gradient_of(i);
+        add_shards(partial.data() + i * outputs, batch.shards, size, outputs, lanes, from, to,
+                   1 / (double(batch.rows) * e.models[i].mean_weight), out);
         if (!p.intercept)
-            for (Index i = std::max(from, p.d * p.k); i < to; ++i) g[std::size_t(i)] = 0;
-        squares[std::size_t(c)] = p.kernels->sum_of_squares(g.data() + from, to - from);
+            for (Index l = std::max(from, p.d * outputs); l < to; ++l) out[l] = 0;
+        squares[std::size_t(c)] = p.kernels->sum_of_squares(out + from, to - from);
     }
 
-    // one member's blocks of the parameters
-    void update(const Share& batch, Index b, int me, int members) {
-        double loss = 0, square = 0;
-        for (Index s = 0; s < batch.shards; ++s) loss += losses[std::size_t(s)];
-        for (double value : squares) square += value;
+    // the blocks [first, last) of model i, by one member
+    void update(const Share& batch, Index b, Index i, int me, Index first, Index last) {
+        if (me > 0 && first >= last) return;
+        Model<T>& model = e.models[i];
+        const double loss = add_losses(losses.data(), batch.shards, lanes, i * outputs, outputs);
+        double square = 0;
+        for (Index c = 0; c < blocks; ++c) square += squares[std::size_t(i * blocks + c)];
         const double norm = std::sqrt(square);
         const bool finite = std::isfinite(loss) && std::isfinite(norm);
         // every member comes to the same `finite`; only the first one writes what all share
         if (me == 0) {
-            result.loss += loss;
-            result.finite = finite;
-            if (finite) ++result.steps;
-            e.norms[b] = norm;
-            e.losses[b] = loss;
-            stop = !finite || cancel.load(std::memory_order_relaxed);
+            runs[(b + 1) % 2][std::size_t(i)] = finite;
+            model.loss += loss;
+            model.finite = finite;
+            model.steps += finite;
+            model.norms[b] = norm;
+            model.losses[b] = loss;
         }
         if (!finite) return;
-        const double t = double(e.first_step + b + 1);
-        Step<T> step = e.update.step;
-        step.lr = e.rates[b];
-        step.scale = e.update.scale_of(norm);
-        step.coefficients = e.coefficients + std::min(b, e.n_coefficients - 1) * e.update.optimizer->n_coefficients;
-        T* const w = e.update.w;
-        for (Index c = me; c < blocks; c += members) {
-            const Index from = c * parameters_per_block, to = std::min(parameters, from + parameters_per_block);
-            e.update.optimizer->update(step, w, g.data(), e.update.slots, parameters, e.update.n_penalized, from, to);
-            for (Index i = from; lanes > 1 && i < to; ++i) packed[std::size_t(i / p.k * lanes + i % p.k)] = w[i];
-            if (e.average_from && t >= double(e.average_from)) {
-                const T gain = T(1 / (t - double(e.average_from) + 1));
-                for (Index i = from; i < to; ++i) e.average[i] += gain * (w[i] - e.average[i]);
+        const double t = double(model.first_step + b + 1);
+        Step<T> step = model.update.step;
+        step.lr = model.rates[b];
+        step.scale = model.update.scale_of(norm);
+        step.coefficients = model.coefficients + std::min(b, model.n_coefficients - 1) * model.update.optimizer->n_coefficients;
+        T* const w = model.update.w;
+        for (Index c = first; c < last; ++c) {
+            const auto [_, from, to] = block(c);
+            model.update.optimizer->update(step, w, gradient_of(i), model.update.slots, parameters, model.update.n_penalized,
+                                           from, to);
+            if (lanes > 1) pack(i, from, to);
+            if (model.average_from && t >= double(model.average_from)) {
+                const T gain = T(1 / (t - double(model.average_from) + 1));
+                for (Index l = from; l < to; ++l) model.average[l] += gain * (w[l] - model.average[l]);
             }
         }
     }
 
-    const Index shards_max, lanes, size, parameters, blocks;
+    void pack(Index i, Index from, Index to) {
+        const T* const w = e.models[i].update.w;
+        T* const out = packed.data() + i * outputs;
+        if (outputs == 1)
+            for (Index l = from; l < to; ++l) out[l * lanes] = w[l];
+        else
+            for (Index l = from; l < to; ++l) out[l / outputs * lanes + l % outputs] = w[l];
+    }
+
+    // Was step b the last one that can be made?
+    bool stops(Index b) {
+        bool any = false;
+        for (Index i = 0; i < e.n_models; ++i) {
+            if (!runs[b % 2][std::size_t(i)]) runs[(b + 1) % 2][std::size_t(i)] = false;
+            any |= runs[(b + 1) % 2][std::size_t(i)] != 0;
+        }
+        return !any || cancel.load(std::memory_order_relaxed);
+    }
+
+    const Index shards_max, lanes, size, outputs, parameters, blocks;  // the last three of one model
     std::vector<Tile<T>> tiles;
     std::vector<double> partial, losses, squares;
     std::vector<T> g, packed;
+    std::vector<char> runs[2];  // which models make even and odd steps
 };
 
 // One thread or the team, by their measured speed. Waiting for each other three times a batch is cheap on idle cores and
@@ -175,12 +220,12 @@ private:
 };
 
 template <class T>
-EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
+void epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
     constexpr double turn = 1e-3;
     const auto began = std::chrono::steady_clock::now();
     Steps<T> steps(p, e, team);
     thread_local Pace pace;  // as long as the worker, so from epoch to epoch of a fit
-    pace.start(e.update.w, e.batch);
+    pace.start(e.models[0].update.w, e.batch);
     for (Index b = 0; b < steps.count && !steps.stop;) {
         const auto start = std::chrono::steady_clock::now();
         const double left = e.seconds - seconds_since(began);
@@ -190,10 +235,9 @@ EpochResult epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
         pace.took(seconds_since(start) / double(made));
         b += made;
     }
-    return steps.result;
 }
 
-template EpochResult epoch(const Problem<float>&, const Epoch<float>&, const Team&);
-template EpochResult epoch(const Problem<double>&, const Epoch<double>&, const Team&);
+template void epoch(const Problem<float>&, const Epoch<float>&, const Team&);
+template void epoch(const Problem<double>&, const Epoch<double>&, const Team&);
 
 }  // namespace gdfast

@@ -45,9 +45,10 @@ double gradient_of(const DenseRows<T>& X, const Selection& rows, Index m, const 
         const T *y = loss.y + i, *weight = loss.weight ? loss.weight + i : nullptr;
         margins(i, count, z, ask);
         loss.kernel->residuals_in_lanes(loss.parameters, z, y, weight, whole, sums);
-        if (whole < count)
-            total += loss.kernel->residuals(loss.parameters, z + whole, y + whole, weight ? weight + whole : nullptr,
-                                            count - whole, 1, 1);
+        if (whole < count) {
+            const Targets<T> rest{TargetForm::shared, y + whole, weight ? weight + whole : nullptr, nullptr, nullptr};
+            loss.kernel->residuals(loss.parameters, z + whole, rest, count - whole, 1, 1, &total);
+        }
         gradient(i, count, z);
         for (Index s = 0; s < whole; s += L)
             for (Index l = 0; l < L; ++l) bias[l] += z[s + l];

@@ -13,6 +13,7 @@
 #include "optimizers.hpp"
 #include "order.hpp"
 #include "outputs.hpp"
+#include "residuals.hpp"
 #include "vector.hpp"
 namespace gdfast::GDFAST_ISA {
 
@@ -28,11 +29,12 @@ void accumulate_bias(const T* r, Index m, Index lanes, T* g) {
         *g += sum;
         return;
     }
-    for (Index o = 0; o < lanes; o += 4) {  // in double: equal residuals would round the same way row after row
-        double sums[4] = {0, 0, 0, 0};
+    constexpr int W = 16;  // reads on over the end of a row
+    for (Index o = 0; o < lanes; o += W) {
+        double sums[W] = {};  // in double: equal residuals would round the same way row after row
         for (Index i = 0; i < m; ++i)
-            for (int c = 0; c < 4; ++c) sums[c] += double(r[i * lanes + o + c]);
-        for (int c = 0; c < 4; ++c) g[o + c] += T(sums[c]);
+            for (int c = 0; c < W; ++c) sums[c] += double(r[i * lanes + o + c]);
+        for (int c = 0; c < W && o + c < lanes; ++c) g[o + c] += T(sums[c]);
     }
 }
 
@@ -45,6 +47,7 @@ void margins_rows(DenseRows<T> X, Selection rows, Index m, const T* w, Index lan
 template <class T>
 void accumulate_rows(DenseRows<T> X, Selection rows, Index m, const T* r, Index lanes, T* g) {
     accumulate_bias(r, m, lanes, g + X.d * lanes);
+    if (lanes > 1 && accumulate_across_columns(X, rows, m, r, lanes, g)) return;
     if (lanes > 1) return accumulate_many<T>(AtRows<T>{X, rows}, X.d, m, r, lanes, g);
     by_width<T>(X.d, [&](auto shape) {
         typename decltype(shape)::Gradient gradient(X, rows, g);
@@ -102,133 +105,6 @@ Index find_non_finite(const T* a, Index n) {
     return -1;
 }
 
-// A loss that is `linear(z, y) + log(1 + excess(z))`, 0 <= excess <= 1: one logarithm serves a product of many factors. The
-// product is kept as 1 + q, so that excesses far below 1 are not rounded away.
-template <class Loss, class = void>
-inline constexpr bool has_excess = false;
-template <class Loss>
-inline constexpr bool has_excess<Loss, std::void_t<decltype(&Loss::excess)>> = true;
-
-template <class T>
-double sum_of_losses(const T* sums) {
-    T sum = 0;
-    for (Index l = 0; l < loss_lanes; ++l) sum += sums[l] + log_of_one_plus(sums[loss_lanes + l]);
-    return double(sum);
-}
-
-template <template <class> class Loss, class T>
-void residuals_in_lanes(const double* parameters, T* z, const T* y, const T* weight, Index m, T* sums) {
-    constexpr Index lanes = loss_lanes;
-    if constexpr (!std::is_same_v<Loss<T>, Softmax<T>>) {
-        const Loss<T> loss(parameters);
-        T losses[lanes], q[lanes];
-        for (Index l = 0; l < lanes; ++l) losses[l] = sums[l], q[l] = sums[lanes + l];
-        for (Index i = 0; i < m; i += lanes)
-            if (weight) {
-#pragma omp simd
-                for (Index l = 0; l < lanes; ++l) {
-                    losses[l] += weight[i + l] * loss.value(z[i + l], y[i + l]);
-                    z[i + l] = weight[i + l] * loss.gradient(z[i + l], y[i + l]);
-                }
-            } else {
-#pragma omp simd
-                for (Index l = 0; l < lanes; ++l) {
-                    if constexpr (has_excess<Loss<T>>) {
-                        const T excess = loss.excess(z[i + l]);
-                        losses[l] += loss.linear(z[i + l], y[i + l]);
-                        q[l] = q[l] * (1 + excess) + excess;
-                    } else {
-                        losses[l] += loss.value(z[i + l], y[i + l]);
-                    }
-                    z[i + l] = loss.gradient(z[i + l], y[i + l]);
-                }
-            }
-        for (Index l = 0; l < lanes; ++l) sums[l] = losses[l], sums[lanes + l] = q[l];
-    }
-}
-
-// The same as one sum, for any m.
-template <template <class> class Loss, class T>
-double residuals_of_one(const double* parameters, T* z, const T* y, const T* weight, Index m) {
-    constexpr Index lanes = loss_lanes, most = 1024;
-    double total = 0;
-    for (Index start = 0; start < m; start += most) {
-        const Index count = min(most, m - start), whole = count / lanes * lanes;
-        T sums[2 * lanes] = {};
-        residuals_in_lanes<Loss>(parameters, z + start, y + start, weight ? weight + start : nullptr, whole, sums);
-        if (whole < count) {  // filled up with rows of no weight
-            T rest[lanes] = {}, targets[lanes] = {}, weights[lanes] = {};
-            for (Index l = 0; l < count - whole; ++l) {
-                const Index i = start + whole + l;
-                rest[l] = z[i];
-                targets[l] = y[i];
-                weights[l] = weight ? weight[i] : T(1);
-            }
-            residuals_in_lanes<Loss>(parameters, rest, targets, weights, lanes, sums);
-            for (Index l = 0; l < count - whole; ++l) z[start + whole + l] = rest[l];
-        }
-        total += sum_of_losses(sums);
-    }
-    return total;
-}
-
-// The loops around the formulas. A row of weights is 1 where there are none.
-template <template <class> class Loss, class T>
-double residuals(const double* parameters, T* z, const T* y, const T* weight, Index m, Index k, Index lanes) {
-    const Loss<T> loss(parameters);
-    if constexpr (std::is_same_v<Loss<T>, Softmax<T>>) {
-        double total = 0;
-        for (Index i = 0; i < m; ++i) {
-            const T scale = weight ? weight[i] : T(1);
-            total += double(scale) * double(loss.gradient_row(z + i * lanes, y + i * lanes, k));
-            for (Index o = 0; o < k; ++o) z[i * lanes + o] *= scale;
-            for (Index o = k; o < lanes; ++o) z[i * lanes + o] = 0;
-        }
-        return total;
-    } else {
-        if (lanes == 1) return residuals_of_one<Loss>(parameters, z, y, weight, m);
-        const auto run = [&loss](T* z, const T* y, T scale, Index count) {
-            T sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (Index i = 0; i < count; ++i) {
-                sum += loss.value(z[i], y[i]);
-                z[i] = scale * loss.gradient(z[i], y[i]);
-            }
-            return scale * sum;
-        };
-        double total = 0;
-        for (Index i = 0; i < m; ++i) {
-            total += double(run(z + i * lanes, y + i * lanes, weight ? weight[i] : T(1), k));
-            for (Index o = k; o < lanes; ++o) z[i * lanes + o] = 0;
-        }
-        return total;
-    }
-}
-
-template <template <class> class Loss, class T>
-void curvatures(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h) {
-    const Loss<T> loss(parameters);
-    if constexpr (!std::is_same_v<Loss<T>, Softmax<T>>) {
-        if (lanes == 1) {
-#pragma omp simd
-            for (Index i = 0; i < m; ++i) h[i] = (weight ? weight[i] : T(1)) * loss.curvature(z[i], y[i]);
-            return;
-        }
-    }
-    for (Index i = 0; i < m; ++i) {
-        const T scale = weight ? weight[i] : T(1);
-        if constexpr (std::is_same_v<Loss<T>, Softmax<T>>) {
-            T* row = h + i * lanes;
-            for (Index o = 0; o < k; ++o) row[o] = z[i * lanes + o];
-            loss.gradient_row(row, y + i * lanes, k);
-            for (Index o = 0; o < k; ++o) row[o] = scale * loss.curvature(row[o], y[i * lanes + o]);
-        } else {
-            for (Index o = 0; o < k; ++o) h[i * lanes + o] = scale * loss.curvature(z[i * lanes + o], y[i * lanes + o]);
-        }
-        for (Index o = k; o < lanes; ++o) h[i * lanes + o] = 0;
-    }
-}
-
 // A strip of numbers, one a parameter: those given, or one for all.
 template <class T>
 struct Strip {
@@ -240,31 +116,6 @@ struct Strip {
     const T* each;
     T all[size];
 };
-
-// Softmax couples the outputs of a row: (diag(p) - p p') u.
-template <template <class> class Loss, class T>
-void times_curvature(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* u) {
-    const Loss<T> loss(parameters);
-    for (Index i = 0; i < m; ++i, z += lanes, y += lanes, u += lanes) {
-        const T scale = weight ? weight[i] : T(1);
-        if constexpr (std::is_same_v<Loss<T>, Softmax<T>>) {
-            T top = z[0], sum = 0, mean = 0;
-            for (Index o = 1; o < k; ++o) top = max(top, z[o]);
-#pragma omp simd reduction(+ : sum, mean)
-            for (Index o = 0; o < k; ++o) {
-                const T e = exp(z[o] - top);
-                sum += e;
-                mean += e * u[o];
-            }
-            mean /= sum;
-#pragma omp simd
-            for (Index o = 0; o < k; ++o) u[o] = scale * exp(z[o] - top) / sum * (u[o] - mean);
-        } else {
-#pragma omp simd
-            for (Index o = 0; o < k; ++o) u[o] *= scale * loss.curvature(z[o], y[o]);
-        }
-    }
-}
 
 // g -> scale and clip -> + l2 w -> step -> decay -> soft threshold -> bounds: one pass over w, g and the slots
 template <class Optimizer, class T, std::size_t... S>

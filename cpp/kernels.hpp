@@ -7,27 +7,28 @@
 
 namespace gdfast {
 
-// Outputs are padded, so that every kernel sees 1, 4, 8 or a multiple of 16 of them: `lanes_of(k)` columns, the last ones 0.
-inline Index lanes_of(Index k) { return k == 1 ? 1 : k <= 4 ? 4 : k <= 8 ? 8 : (k + 15) / 16 * 16; }
+// Weights, margins and gradients of k outputs are matrices of `lanes_of(k)` columns: an even number, beyond 64 a multiple of
+// 16; what is behind column k does not matter. Kernels read on over the end of such a matrix, by less than `lanes_behind`.
+inline Index lanes_of(Index k) { return k == 1 ? 1 : k <= 64 ? (k + 1) / 2 * 2 : (k + 15) / 16 * 16; }
+inline constexpr Index lanes_behind = 32;
 
 // Losses of one output are also summed in so many lanes, with one logarithm a lane.
 inline constexpr Index loss_lanes = 16;
 
-// The residuals of a tile of m rows: margins z (m x lanes) are overwritten by r = weight * d loss / d z, the weighted sum
-// of the loss is returned. y has the shape of z; weight (m) may be null.
+// The residuals of a tile of m rows: margins z (m x lanes) are overwritten by r = weight * d loss / d z. losses[o] += the
+// weighted sum of the loss of output o; the loss of softmax belongs to all outputs and goes to losses[0].
 template <class T>
 struct LossKernel {
     const char* name;
     int n_parameters;
-    double (*residuals)(const double* parameters, T* z, const T* y, const T* weight, Index m, Index k, Index lanes);
+    void (*residuals)(const double* parameters, T* z, const Targets<T>&, Index m, Index k, Index lanes, double* losses);
     // As residuals, for one output and m a multiple of loss_lanes; the losses of many calls, 1,024 rows at most, are the sum
     // over the lanes of sums[l] + log(1 + sums[loss_lanes + l]), sums starting at 0.
     void (*residuals_in_lanes)(const double* parameters, T* z, const T* y, const T* weight, Index m, T* sums);
     // h = weight * d2 loss / d z2 at margins z, of the shape of z, before `residuals` overwrites them
-    void (*curvatures)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes, T* h);
+    void (*curvatures)(const double* parameters, const T* z, const Targets<T>&, Index m, Index k, Index lanes, T* h);
     // u = weight * (d2 loss / d z d z) u at margins z, row by row: u is a direction of z, of its shape
-    void (*times_curvature)(const double* parameters, const T* z, const T* y, const T* weight, Index m, Index k, Index lanes,
-                            T* u);
+    void (*times_curvature)(const double* parameters, const T* z, const Targets<T>&, Index m, Index k, Index lanes, T* u);
 };
 
 // The loss of one output over some rows, as the fused kernel takes it.

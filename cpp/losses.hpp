@@ -1,4 +1,4 @@
-// Losses of one margin z and one target y, as in losses.py, and softmax, which sees a row of margins.
+// Losses of one margin z and one target y, as in losses.py, and softmax.
 // To add one: a struct here, its name in `Losses`, its formula in losses.py. Included by kernels.cpp only.
 #pragma once
 #include "elementary.hpp"
@@ -185,29 +185,12 @@ struct Tweedie {
     T curvature(T z, T y) const { return a * exp(a * z) - b * weighted(z, y); }
 };
 
-// Over one row of k margins: r becomes softmax(z) - y, the value of the row is returned.
+// Sees all margins of a row: its formulas live where the rows are, in residuals.hpp.
 template <class T>
 struct Softmax {
     static constexpr const char* name = "softmax";
     static constexpr int n_parameters = 0;
     explicit Softmax(const double*) {}
-    T gradient_row(T* z, const T* y, std::int64_t k) const {
-        T top = z[0];
-        for (std::int64_t o = 1; o < k; ++o) top = max(top, z[o]);
-        T sum = 0, picked = 0;
-#pragma omp simd reduction(+ : sum, picked)
-        for (std::int64_t o = 0; o < k; ++o) {
-            const T shifted = z[o] - top;
-            picked += shifted * y[o];
-            z[o] = exp(shifted);
-            sum += z[o];
-        }
-        const T inverse = 1 / sum;
-#pragma omp simd
-        for (std::int64_t o = 0; o < k; ++o) z[o] = z[o] * inverse - y[o];
-        return log(sum) - picked;
-    }
-    static T curvature(T r, T y) { return (r + y) * (1 - (r + y)); }
 };
 
 template <template <class> class... Loss>

@@ -23,17 +23,15 @@ double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
     const Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
     const Index size = (p.d + 1) * lanes_of(p.k);
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
-    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
+    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p.k)), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        losses[std::size_t(s)] = tile.gradient(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
-                                               partial.data() + s * size, *team.cancel);
+        tile.gradient(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(), partial.data() + s * size,
+                      losses.data() + s * lanes_of(p.k), *team.cancel);
     });
-    add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
+    add_shards(partial.data(), shards, size, p.k, lanes_of(p.k), 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
-    double loss = 0;
-    for (double value : losses) loss += value;
-    return loss;
+    return add_losses(losses.data(), shards, lanes_of(p.k), 0, p.k);
 }
 
 template <class T>
@@ -45,14 +43,14 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
            (shards * stride * stride * 8 > partial_bytes || p.n / shards < (shards > shards_few ? 32 : 2) * stride))
         shards /= 2;
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
-    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
+    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p.k)), 0.0);
     std::vector<double> matrices(std::size_t(shards * stride * stride), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards, nullptr, stride);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        losses[std::size_t(s)] = tile.hessian(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(),
-                                              partial.data() + s * size, matrices.data() + s * stride * stride, *team.cancel);
+        tile.hessian(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(), partial.data() + s * size,
+                     matrices.data() + s * stride * stride, losses.data() + s * lanes_of(p.k), *team.cancel);
     });
-    add_shards(partial.data(), shards, size, p.k, 0, (p.d + 1) * p.k, 1.0, g);
+    add_shards(partial.data(), shards, size, p.k, lanes_of(p.k), 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
     for (Index i = 0; i <= p.d; ++i) {
         double* sums = matrices.data() + i * stride;
@@ -60,9 +58,7 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
             for (Index j = i; j <= p.d; ++j) sums[j] += matrices[std::size_t((s * stride + i) * stride + j)];
         for (Index j = i; j <= p.d; ++j) H[i * (p.d + 1) + j] = H[j * (p.d + 1) + i] = sums[j];
     }
-    double loss = 0;
-    for (double value : losses) loss += value;
-    return loss;
+    return add_losses(losses.data(), shards, lanes_of(p.k), 0, p.k);
 }
 
 template <class T>
@@ -71,14 +67,14 @@ void hessian_product(const Problem<T>& problem, const T* w, const T* p, double* 
     const Index size = rows * lanes_of(problem.k);
     const std::vector<T> weights = padded(w, rows, problem.k);
     std::vector<T> direction = padded(p, rows, problem.k);
-    if (!problem.intercept) std::fill(direction.end() - lanes_of(problem.k), direction.end(), T(0));
+    if (!problem.intercept) std::fill(direction.begin() + problem.d * lanes_of(problem.k), direction.end(), T(0));
     std::vector<double> partial(std::size_t(shards * size), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(problem, team.threads, shards, nullptr, 0, true);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         tile.hessian_product(shard_start(problem.n, shards, s), shard_start(problem.n, shards, s + 1), weights.data(),
                              direction.data(), partial.data() + s * size, *team.cancel);
     });
-    add_shards(partial.data(), shards, size, problem.k, 0, rows * problem.k, 1.0, Hp);
+    add_shards(partial.data(), shards, size, problem.k, lanes_of(problem.k), 0, rows * problem.k, 1.0, Hp);
     if (!problem.intercept) std::fill_n(Hp + problem.d * problem.k, problem.k, 0.0);
 }
 

@@ -32,31 +32,46 @@ inline Index shard_start(Index rows, Index shards, Index s) {
     return std::min(rows, groups * s / shards * 16);
 }
 
+// w (rows x k) into rows of lanes
+template <class T>
+void pad(const T* w, Index rows, Index k, Index lanes, T* out) {
+    for (Index j = 0; j < rows; ++j) std::copy_n(w + j * k, std::size_t(k), out + j * lanes);
+}
 template <class T>
 std::vector<T> padded(const T* w, Index rows, Index k) {
     const Index lanes = lanes_of(k);
-    std::vector<T> out(std::size_t(rows * lanes), T(0));
-    for (Index j = 0; j < rows; ++j) std::copy_n(w + j * k, std::size_t(k), out.data() + j * lanes);
+    std::vector<T> out(std::size_t(rows * lanes + lanes_behind), T(0));
+    pad(w, rows, k, lanes, out.data());
     return out;
 }
 
-// out[j k + o] = sum over the shards, in their order, of partial[s][j lanes + o], for first <= j k + o < last
+// out[j k + o] = scale times the sum over the shards, in their order, of partial[s][j lanes + o], for first <= j k + o < last
 template <class T>
-void add_shards(const double* partial, Index shards, Index size, Index k, Index first, Index last, double scale, T* out) {
-    const Index lanes = lanes_of(k);
+void add_shards(const double* partial, Index shards, Index size, Index k, Index lanes, Index first, Index last, double scale,
+                T* out) {
     double sums[256];
     for (Index start = first; start < last; start += 256) {
         const Index count = std::min<Index>(256, last - start);
         for (Index i = 0; i < count; ++i) sums[i] = 0;
         for (Index s = 0; s < shards; ++s) {
             const double* from = partial + s * size;
-            if (k == 1)
+            if (k == lanes)
                 for (Index i = 0; i < count; ++i) sums[i] += from[start + i];
+            else if (k == 1)
+                for (Index i = 0; i < count; ++i) sums[i] += from[(start + i) * lanes];
             else
                 for (Index i = 0; i < count; ++i) sums[i] += from[(start + i) / k * lanes + (start + i) % k];
         }
         for (Index i = 0; i < count; ++i) out[start + i] = T(sums[i] * scale);
     }
+}
+
+// the loss of the k outputs from `first` on, over all shards
+inline double add_losses(const double* losses, Index shards, Index lanes, Index first, Index k) {
+    double sum = 0;
+    for (Index s = 0; s < shards; ++s)
+        for (Index o = first; o < first + k; ++o) sum += losses[s * lanes + o];
+    return sum;
 }
 
 template <class T>

@@ -24,13 +24,14 @@ public:
           capacity_(capacity(problem, gram_stride > 0 || product)),
           stride_(gram_stride) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
-        z_.resize(m * std::size_t(lanes_));
-        g_.resize(std::size_t((problem.d + 1) * lanes_));
+        z_.resize(m * std::size_t(lanes_) + lanes_behind);
+        g_.resize(std::size_t((problem.d + 1) * lanes_) + lanes_behind);
         if (order) drawn_.resize(std::size_t(std::max(rows_drawn, capacity_)));
         if (order && !problem.by_rows) packed_.resize(m * std::size_t(problem.d));
-        if (problem.y && (problem.k > 1 || order)) y_.resize(m * std::size_t(lanes_));
+        if (problem.y) y_.resize(problem.form == TargetForm::values ? m * std::size_t(lanes_) : order ? m : 0);
         if (problem.weight && order) weight_.resize(m);
-        if (gram_stride || product) h_.resize(m * std::size_t(lanes_));
+        if (problem.fold && order) fold_.resize(m);
+        if (gram_stride || product) h_.resize(m * std::size_t(lanes_) + lanes_behind);
         if (!gram_stride) return;
         design_.resize(m * stride);
         scaled_.resize(m * stride);
@@ -50,49 +51,45 @@ public:
         return z_.data();
     }
 
-    // g += the gradients of the rows from position `first` to `last`, weighted and summed; returns the sum of their losses.
-    double gradient(Index first, Index last, const T* w, double* g, const std::atomic<bool>& cancel) {
-        double loss = 0;
+    // g += the gradients of the rows from position `first` to `last`, weighted and summed; losses (lanes of them) += the sums
+    // of their losses, by output.
+    void gradient(Index first, Index last, const T* w, double* g, double* losses, const std::atomic<bool>& cancel) {
         Index pending = 0;
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             if (pending == 0) std::fill(g_.begin(), g_.end(), T(0));
-            loss += gradient_of_tile(i, m, w);
+            gradient_of_tile(i, m, w, losses);
             pending += m;
             if (pending >= rows_summed_in_place || i + m == last) {
-                problem_.kernels->add(g_.data(), Index(g_.size()), g);
+                problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, g);
                 pending = 0;
             }
         }
-        return loss;
     }
 
     // As gradient, and H += X' diag(h) X, h the weighted curvature of output 0. H is gram_stride x gram_stride, upper triangle.
-    double hessian(Index first, Index last, const T* w, double* g, double* H, const std::atomic<bool>& cancel) {
-        double loss = 0;
+    void hessian(Index first, Index last, const T* w, double* g, double* H, double* losses, const std::atomic<bool>& cancel) {
         std::fill(g_.begin(), g_.end(), T(0));
         std::fill(block_.begin(), block_.end(), T(0));
         Index pending = 0;
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             margins(i, m, w);
-            problem_.loss->curvatures(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_,
-                                      h_.data());
-            loss += residuals(m);
+            problem_.loss->curvatures(problem_.loss_parameters, z_.data(), targets_, m, problem_.k, lanes_, h_.data());
+            residuals(m, losses);
             accumulate(i, m);
             for (Index s = 0; lanes_ > 1 && s < m; ++s) h_[std::size_t(s)] = h_[std::size_t(s * lanes_)];
             pack_design(i, m);
             problem_.kernels->gram(design_.data(), stride_, m, h_.data(), scaled_.data(), block_.data());
             pending += m;
             if (pending >= (sizeof(T) == 4 ? rows_summed_in_place : 4096) || i + m == last) {  // double is exact enough
-                problem_.kernels->add(g_.data(), Index(g_.size()), g);
+                problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, g);
                 problem_.kernels->add(block_.data(), stride_ * stride_, H);
                 std::fill(g_.begin(), g_.end(), T(0));
                 std::fill(block_.begin(), block_.end(), T(0));
                 pending = 0;
             }
         }
-        return loss;
     }
 
     // Hp += the second derivative of the weighted losses of those rows times p, both sets of margins from one reading of X.
@@ -104,12 +101,11 @@ public:
             margins(i, m, w);
             std::swap(z_, h_);
             margins(i, m, p);
-            problem_.loss->times_curvature(problem_.loss_parameters, h_.data(), targets_, weights_, m, problem_.k, lanes_,
-                                           z_.data());
+            problem_.loss->times_curvature(problem_.loss_parameters, h_.data(), targets_, m, problem_.k, lanes_, z_.data());
             accumulate(i, m);
             pending += m;
             if (pending >= rows_summed_in_place || i + m == last) {
-                problem_.kernels->add(g_.data(), Index(g_.size()), Hp);
+                problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, Hp);
                 std::fill(g_.begin(), g_.end(), T(0));
                 pending = 0;
             }
@@ -117,16 +113,16 @@ public:
     }
 
 private:
-    double gradient_of_tile(Index first, Index m, const T* w) {
-        if (lanes_ == 1 && (problem_.by_rows || order_)) {
+    void gradient_of_tile(Index first, Index m, const T* w, double* losses) {
+        if (lanes_ == 1 && (problem_.by_rows || order_) && !problem_.fold) {
             select(first, m);
-            const WeightedLoss<T> loss{problem_.loss, problem_.loss_parameters, targets_, weights_};
-            return problem_.kernels->gradient_rows(rows_, selection_, m, w, loss, g_.data());
+            const WeightedLoss<T> loss{problem_.loss, problem_.loss_parameters, targets_.y, targets_.weight};
+            *losses += problem_.kernels->gradient_rows(rows_, selection_, m, w, loss, g_.data());
+            return;
         }
         margins(first, m, w);
-        const double loss = residuals(m);
+        residuals(m, losses);
         accumulate(first, m);
-        return loss;
     }
 
     // Short enough that the second reading comes from the nearest cache, while memory streams on; where a few rows fill
@@ -138,9 +134,10 @@ private:
         const Index near = 8 * 1024 / row_bytes / 16 * 16, far = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
         const Index wanted = problem.by_rows ? (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256))
                                              : std::clamp<Index>(far, 64, 1024);
-        // with many outputs a column is summed row after row: not too many of them in T
-        const Index most = problem.k > 1 ? rows_summed_in_place : wanted;
-        return std::min({wanted, most, groups});
+        // with many outputs a reading takes so long that the next cache keeps up with it, but a column is summed row after row:
+        // not too many of them in T
+        const Index many = std::clamp<Index>(far, 16, rows_summed_in_place);
+        return std::min(problem.k > 1 ? many : wanted, groups);
     }
 
     void select(Index first, Index m) {
@@ -161,35 +158,25 @@ private:
 
     void select_targets(Index m) {
         const Problem<T>& p = problem_;
-        targets_ = nullptr;
-        weights_ = nullptr;
         if (!p.y) return;
-        if (p.k == 1 && !order_) {
-            targets_ = p.y + selection_.first;
-        } else {
-            T* y = y_.data();
-            targets_ = y;
-            for (Index i = 0; i < m; ++i, y += lanes_) {
-                const Index from = selection_[i];
-                if (p.k == 1)
-                    *y = p.y[from];
-                else if (p.codes)
-                    for (Index o = 0; o < p.k; ++o) y[o] = p.y[from] == T(o) ? T(1) : T(0);
-                else
-                    for (Index o = 0; o < p.k; ++o) y[o] = p.y[from * p.k + o];
-            }
+        targets_ = {p.form, p.y, one_a_row(p.weight, weight_, m), one_a_row(p.fold, fold_, m), p.held_out};
+        if (p.form != TargetForm::values) {
+            targets_.y = one_a_row(p.y, y_, m);
+            return;
         }
-        if (!p.weight) return;
-        if (!order_) {
-            weights_ = p.weight + selection_.first;
-        } else {
-            for (Index i = 0; i < m; ++i) weight_[std::size_t(i)] = p.weight[selection_[i]];
-            weights_ = weight_.data();
-        }
+        targets_.y = y_.data();
+        for (Index i = 0; i < m; ++i) std::copy_n(p.y + selection_[i] * p.k, std::size_t(p.k), y_.data() + i * lanes_);
     }
 
-    double residuals(Index m) {
-        return problem_.loss->residuals(problem_.loss_parameters, z_.data(), targets_, weights_, m, problem_.k, lanes_);
+    // the numbers of the selected rows: where they lie, or gathered
+    const T* one_a_row(const T* from, std::vector<T>& gathered, Index m) const {
+        if (!from || !order_) return from ? from + selection_.first : nullptr;
+        for (Index i = 0; i < m; ++i) gathered[std::size_t(i)] = from[selection_[i]];
+        return gathered.data();
+    }
+
+    void residuals(Index m, double* losses) {
+        problem_.loss->residuals(problem_.loss_parameters, z_.data(), targets_, m, problem_.k, lanes_, losses);
     }
 
     // The rows at m <= rows() positions of the shuffled order, drawn in bulk: a step of one row costs no draw of its own.
@@ -229,9 +216,8 @@ private:
     bool as_rows_ = true;
     DenseRows<T> rows_{};
     Selection selection_{};
-    const T* targets_ = nullptr;
-    const T* weights_ = nullptr;
-    std::vector<T> z_, y_, weight_, packed_, g_;
+    Targets<T> targets_{};
+    std::vector<T> z_, y_, weight_, fold_, packed_, g_;
     std::vector<T> h_, design_, scaled_, block_;
     std::vector<Index> drawn_;
     Index drawn_first_ = 0, drawn_count_ = 0;

@@ -95,33 +95,54 @@ inline Vector<T, W> tail_mask(int rest) {
     return v;
 }
 
-// One round of the sum across lanes. Every vector holds W / Group groups of Group partial sums; a and b are merged into
-// one vector that holds the groups of both, halved.
-template <int Group, int W, class T, int... I>
+// Lane by lane: the sum and the larger one of two vectors.
+struct Sum {
+    template <class V>
+    V operator()(const V& a, const V& b) const {
+        return a + b;
+    }
+};
+struct Larger {
+    template <class V>
+    V operator()(const V& a, const V& b) const {
+#ifdef GDFAST_VECTORS
+        return a > b ? a : b;
+#else
+        V larger = a;
+        for (int i = 0; i < int(sizeof(V) / sizeof(a[0])); ++i) larger[i] = a[i] > b[i] ? a[i] : b[i];
+        return larger;
+#endif
+    }
+};
+
+// One round of the sum (or of what else Op does) across lanes. Every vector holds W / Group groups of Group partial sums; a
+// and b are merged into one vector that holds the groups of both, halved.
+template <int Group, int W, class T, class Op = Sum, int... I>
 inline Vector<T, W> merge(Vector<T, W> a, Vector<T, W> b, std::integer_sequence<int, I...>) {
     constexpr int half = Group / 2;
 #ifdef GDFAST_VECTORS
-    return __builtin_shufflevector(a, b, (I / Group * Group + (I % Group < half ? I % Group : W + I % Group - half))...) +
-           __builtin_shufflevector(a, b, (I / Group * Group + (I % Group < half ? I % Group + half : W + I % Group))...);
+    return Op()(__builtin_shufflevector(a, b, (I / Group * Group + (I % Group < half ? I % Group : W + I % Group - half))...),
+                __builtin_shufflevector(a, b, (I / Group * Group + (I % Group < half ? I % Group + half : W + I % Group))...));
 #else
-    Vector<T, W> sum;
+    Vector<T, W> first, second;
     for (int i = 0; i < W; ++i) {
         const int base = i / Group * Group, place = i % Group;
-        sum[i] = place < half ? a[base + place] + a[base + place + half] : b[base + place - half] + b[base + place];
+        first[i] = place < half ? a[base + place] : b[base + place - half];
+        second[i] = place < half ? a[base + place + half] : b[base + place];
     }
-    return sum;
+    return Op()(first, second);
 #endif
 }
 
 // Lane i of the result is the sum over the lanes of v[i], by the tree that sum_of_lanes follows. v is overwritten.
-template <int W, class T, int Group = W>
+template <int W, class T, class Op = Sum, int Group = W>
 inline Vector<T, W> sums_of_rows(Vector<T, W>* v) {
     if constexpr (Group == 1) {
         return v[0];
     } else {
         constexpr int half = Group / 2;
-        for (int i = 0; i < half; ++i) v[i] = merge<Group, W, T>(v[i], v[i + half], std::make_integer_sequence<int, W>{});
-        return sums_of_rows<W, T, half>(v);
+        for (int i = 0; i < half; ++i) v[i] = merge<Group, W, T, Op>(v[i], v[i + half], std::make_integer_sequence<int, W>{});
+        return sums_of_rows<W, T, Op, half>(v);
     }
 }
 

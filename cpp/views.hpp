@@ -35,4 +35,20 @@ struct Selection {
     Index operator[](Index i) const { return index ? index[first + i] : first + i; }
 };
 
+// What m rows learn. shared: y holds one number a row, for every output; codes: output o learns whether it is o; values: y is
+// m x lanes. weight (m) may be null. Where fold (m) is not, an output sees no row of the fold that held_out names for it.
+// held_out is followed by as many numbers as a register holds.
+enum class TargetForm { shared, codes, values };
+template <class T>
+struct Targets {
+    TargetForm form;
+    const T* y;
+    const T* weight;
+    const T* fold;
+    const T* held_out;
+    T at(Index i, Index o, Index lanes) const {
+        return form == TargetForm::values ? y[i * lanes + o] : form == TargetForm::shared ? y[i] : y[i] == T(o) ? T(1) : T(0);
+    }
+};
+
 }  // namespace gdfast

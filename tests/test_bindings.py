@@ -32,6 +32,32 @@ def rule(**changes: Any) -> _core.Rule:
     return _core.Rule(**plain | changes)
 
 
+OF_A_MODEL = {
+    "w", "slots", "average", "rule", "rates", "norms", "losses", "first_step", "average_from", "mean_weight", "held_out",
+}  # fmt: skip
+
+
+def epoch(**arguments: Any) -> tuple[float, int, bool]:
+    """An epoch of one model."""
+    model = _core.Model(**{name: value for name, value in arguments.items() if name in OF_A_MODEL})
+    return _core.epoch(models=[model], **{name: a for name, a in arguments.items() if name not in OF_A_MODEL})[0]
+
+
+def shared_arguments() -> dict[str, Any]:
+    return {name: value for name, value in good("epoch").items() if name not in OF_A_MODEL}
+
+
+def several(outputs: int) -> list[_core.Model]:
+    """Two models of so many outputs each."""
+    a = good("epoch")
+    a |= {"w": np.zeros((D + 1, outputs)), "slots": np.zeros((2, D + 1, outputs)), "average": None}
+    return [_core.Model(**{name: a[name] for name in OF_A_MODEL & a.keys()}) for _ in range(2)]
+
+
+def native(function: str) -> Callable[..., Any]:
+    return epoch if function == "epoch" else getattr(_core, function)
+
+
 def good(function: str, dtype: Any = np.float64) -> dict[str, Any]:
     """Arguments that the function takes."""
     rng = np.random.default_rng(0)
@@ -44,7 +70,7 @@ def good(function: str, dtype: Any = np.float64) -> dict[str, Any]:
             "loss": "huber", "parameters": (1.35,), "intercept": True, "threads": 1,
         },
         "epoch": {
-            "X": X, "y": y, "weight": weight, "w": w, "slots": slots, "average": w.copy(),
+            "X": X, "y": y, "weight": weight, "fold": weight.copy(), "w": w, "slots": slots, "average": w.copy(),
             "loss": "huber", "loss_parameters": (1.35,), "rule": rule(),
             "rates": np.full(3, 0.1), "norms": np.zeros(3), "losses": np.zeros(3), "steps": 3,
             "seconds": np.inf, "keys": keys_of(0, 0), "block": 1, "batch": 2, "first_step": 0,
@@ -115,18 +141,16 @@ def refused(function: str, argument: str, value: Any, message: str = "") -> None
     arguments = good(function) | {argument: value}
     before = {name: a.copy() for name, a in arguments.items() if isinstance(a, np.ndarray) and name != argument}
     with pytest.raises(ValueError, match=f"^{message or argument}: "):
-        getattr(_core, function)(**arguments)
+        native(function)(**arguments)
     for name, a in before.items():  # refused before anything was written
         assert np.array_equal(arguments[name], a), name
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_good_arguments_are_taken(function: str) -> None:
-    getattr(_core, function)(**good(function))
+    native(function)(**good(function))
     if function not in ("cholesky", "cholesky_solve", "order_rows"):
-        getattr(_core, function)(
-            **good(function, np.float32) | ({"g": np.zeros(D + 1)} if function == "gradient" else {})
-        )
+        native(function)(**good(function, np.float32) | ({"g": np.zeros(D + 1)} if function == "gradient" else {}))
 
 
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)
@@ -170,16 +194,16 @@ def test_another_size_is_refused(function: str, argument: str) -> None:
 @pytest.mark.parametrize("name", ["coefficients", "factor", "lower", "upper"])
 def test_the_arrays_of_a_rule_are_refused_by_name(function: str, name: str) -> None:
     a = np.ones((1, 3)) if name == "coefficients" else np.ones(D)
-    getattr(_core, function)(**good(function) | {"rule": rule(**{name: a})})
+    native(function)(**good(function) | {"rule": rule(**{name: a})})
     swapped = a.astype(a.dtype.newbyteorder())
     short, long, other = a[..., :-1].copy(), np.append(a, 1.0), a.astype(np.float32)
     for spoilt in (swapped, misaligned(a), strided(a), short, long, other, a.astype(object), a[:0].copy()):
         refused(function, "rule", rule(**{name: spoilt}), name)
     a.flags.writeable = False
-    getattr(_core, function)(**good(function) | {"rule": rule(**{name: a})})
+    native(function)(**good(function) | {"rule": rule(**{name: a})})
     for wrong in ("1", None, [1.0] * D):
         with pytest.raises((TypeError, ValueError), match=name):
-            getattr(_core, function)(**good(function) | {"rule": rule(**{name: wrong})})
+            native(function)(**good(function) | {"rule": rule(**{name: wrong})})
 
 
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)
@@ -189,7 +213,7 @@ def test_outputs_must_be_writable_and_inputs_need_not(function: str, argument: s
     if argument in WRITTEN.get(function, ()):
         refused(function, argument, a)
     else:
-        getattr(_core, function)(**good(function) | {argument: a})
+        native(function)(**good(function) | {argument: a})
 
 
 @pytest.mark.parametrize("function", ["margins", "gradient", "epoch"])
@@ -208,7 +232,7 @@ def test_outputs_must_be_writable_and_inputs_need_not(function: str, argument: s
 )
 def test_other_layouts_are_refused(function: str, X: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"^X: .*{words}"):
-        getattr(_core, function)(**good(function) | {"X": X})
+        native(function)(**good(function) | {"X": X})
 
 
 @pytest.mark.parametrize(
@@ -239,15 +263,22 @@ def test_other_values_are_refused() -> None:
     with pytest.raises(ValueError, match="no native kernel is named 'adamw'"):
         _core.update(**good("update") | {"rule": rule(optimizer="adamw")})
     with pytest.raises(ValueError, match="adam: expected 2 parameters, got 0"):
-        _core.epoch(**good("epoch") | {"rule": rule(parameters=())})
+        epoch(**good("epoch") | {"rule": rule(parameters=())})
     with pytest.raises(ValueError, match="batch: expected at least 1 row"):
-        _core.epoch(**good("epoch") | {"batch": 0})
+        epoch(**good("epoch") | {"batch": 0})
+    with pytest.raises(ValueError, match="models: expected at least one"):
+        _core.epoch(**shared_arguments(), models=[])
+    with pytest.raises(ValueError, match="models: expected one output each"):
+        _core.epoch(**shared_arguments(), models=several(2))
+    softmax = shared_arguments() | {"loss": "softmax", "loss_parameters": ()}
+    with pytest.raises(ValueError, match="softmax is of all outputs"):
+        _core.epoch(**softmax, models=several(1))
     for steps in (-1, 4):
         with pytest.raises(ValueError, match="steps: expected at most the number of batches"):
-            _core.epoch(**good("epoch") | {"steps": steps})
+            epoch(**good("epoch") | {"steps": steps})
     for block in (0, 7):
         with pytest.raises(ValueError, match="block: expected 1 to n rows"):
-            _core.epoch(**good("epoch") | {"block": block})
+            epoch(**good("epoch") | {"block": block})
     with pytest.raises(ValueError, match="block: expected 1 to n rows"):
         _core.order_rows(**good("order_rows") | {"block": 11})
     with pytest.raises(ValueError, match="w: expected"):
@@ -341,9 +372,9 @@ def test_the_gil_is_free_while_native_code_runs(name: str) -> None:
     calls: dict[str, Callable[[], object]] = {
         "gradient": lambda: _core.gradient(X, y, None, w, np.zeros(17), np.zeros((17, 17)), "poisson", (), True, 1),
         "margins": lambda: [_core.margins(X, w, y, 1) for _ in range(1)],
-        "epoch": lambda: _core.epoch(
+        "epoch": lambda: epoch(
             **good("epoch")
-            | {"X": X, "y": y, "weight": None, "w": w, "slots": np.zeros((2, 17)), "average": None}
+            | {"X": X, "y": y, "weight": None, "fold": None, "w": w, "slots": np.zeros((2, 17)), "average": None}
             | {"rates": np.full(1000, 1e-3), "norms": np.zeros(1000), "losses": np.zeros(1000), "steps": 1000}
             | {"batch": 1000, "average_from": 0}
         ),
@@ -363,11 +394,19 @@ def train_alone(seed: int) -> tuple[Array, float]:
     n, d = 4000 + 100 * seed, 40 + seed
     X, y = rng.standard_normal((n, d)), rng.integers(0, 2, n).astype(float)
     w, slots, norms = np.zeros(d + 1), np.zeros((2, d + 1)), np.zeros(-(-n // 256))
-    for epoch in range(3):
-        arguments = good("epoch") | {"X": X, "y": y, "weight": None, "w": w, "slots": slots, "average": None}
+    for number in range(3):
+        arguments = good("epoch") | {
+            "X": X,
+            "y": y,
+            "weight": None,
+            "fold": None,
+            "w": w,
+            "slots": slots,
+            "average": None,
+        }
         arguments |= {"loss": "log_loss", "loss_parameters": (), "rates": np.full(len(norms), 0.01), "norms": norms}
         arguments |= {"losses": np.zeros(len(norms)), "steps": len(norms)}
-        _core.epoch(**arguments | {"keys": keys_of(seed, epoch), "batch": 256, "average_from": 0, "threads": 2})
+        epoch(**arguments | {"keys": keys_of(seed, number), "batch": 256, "average_from": 0, "threads": 2})
     g = np.zeros(d + 1)
     loss = _core.gradient(X, y, None, w, g, None, "log_loss", (), True, 2)
     return np.concatenate([w, g]), loss

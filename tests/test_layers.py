@@ -16,11 +16,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE, CPP = ROOT / "src" / "gdfast", ROOT / "cpp"
 LAYERS = (
-    {"losses", "penalties", "optimizers", "schedules", "clipping", "order"},
+    {"losses", "penalties", "optimizers", "schedules", "clipping", "order", "scores"},
     {"plan", "sources", "checkpoint"},
     {"runtime", "backends"},
     {"ops", "solvers"},
-    {"estimators", "models", "displays", "scipy_objective"},
+    {"estimators", "models", "displays", "model_selection", "scipy_objective"},
     {"cli", "demo", "tables"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -197,7 +197,7 @@ def large(dtype: Any, k: int, layout: Callable[[Array], Any], weighted: bool = T
     weight = rng.uniform(0, 2, n).astype(dtype) if weighted else None
     examples = Examples(layout(X), rng.integers(0, max(k, 2), n).astype(dtype), weight, k)
     assert X.nbytes * k > SMALL_WORK
-    assert _core.shards_of(n, d, k, X.itemsize) >= 16
+    assert _core.shards_of(n, d, k, X.itemsize) >= 8
     return examples
 
 

@@ -41,6 +41,8 @@ _HOME = {
     "Ridge": "estimators",
     "SGDClassifier": "estimators",
     "SGDRegressor": "estimators",
+    "cross_validate": "model_selection",
+    "grid": "model_selection",
     "load": "models",
     "lr_find": "estimators.lr_find",
     "save": "models",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from gdfast.displays import HistoryDisplay, LearningRateDisplay
     from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
     from gdfast.estimators.lr_find import lr_find
+    from gdfast.model_selection import cross_validate, grid
     from gdfast.models import load, save
     from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
     from gdfast.penalties import Bounds, ElasticNet

@@ -30,6 +30,23 @@ class Rule:
         clip_value: float,
     ) -> None: ...
 
+class Model:
+    def __init__(
+        self,
+        *,
+        w: Array,
+        slots: Array,
+        average: Array | None,
+        rule: Rule,
+        rates: Array,
+        norms: Array,
+        losses: Array,
+        first_step: int,
+        average_from: int,
+        mean_weight: float,
+        held_out: int = -1,
+    ) -> None: ...
+
 def gradient(
     X: Features,
     y: Array,
@@ -61,27 +78,19 @@ def epoch(
     X: Features,
     y: Array,
     weight: Array | None,
-    w: Array,
-    slots: Array,
-    average: Array | None,
+    fold: Array | None,
+    models: Sequence[Model],
     loss: str,
     loss_parameters: Sequence[float],
-    rule: Rule,
-    rates: Array,
-    norms: Array,
-    losses: Array,
     steps: int,
     seconds: float,
     keys: Array | None,
     block: int,
     batch: int,
-    first_step: int,
-    average_from: int,
-    mean_weight: float,
     intercept: bool,
     threads: int,
     shards: int = 0,
-) -> tuple[float, int, bool]: ...
+) -> list[tuple[float, int, bool]]: ...
 def update(*, w: Array, g: Array, slots: Array, rule: Rule, lr: float, n_penalized: int, threads: int) -> float: ...
 def norm(a: Array) -> float: ...
 def scale_to_norm(g: Array, min_norm: float, max_norm: float) -> float: ...

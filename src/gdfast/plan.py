@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Union
 
 import numpy as np
@@ -23,13 +23,14 @@ class Examples:
     """Validated rows to learn from, as the kernels read them.
 
     X: ``Table.X``; y: (n,) values or class codes for k = 1 output or for codes, else (n, k); weight: (n,) or None for
-    ones. All of one dtype, float32 or float64.
+    ones; fold: (n,) the number of each row's fold, from 0, or None. All of one dtype, float32 or float64.
     """
 
     X: Features
     y: Array
     weight: Array | None
     k: int = 1
+    fold: Array | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -59,7 +60,15 @@ class Examples:
         places = np.arange(blocks) * stratum + np.random.default_rng(0).random(blocks) * (stratum - _BLOCK)
         chosen = (places.astype(np.int64)[:, None] + np.arange(_BLOCK)).ravel()
         rows = tuple(x[chosen] for x in self.X) if isinstance(self.X, tuple) else np.ascontiguousarray(self.X[chosen])
-        return Examples(rows, self.y[chosen], None if self.weight is None else self.weight[chosen], self.k)
+        weight, fold = (None if a is None else a[chosen] for a in (self.weight, self.fold))
+        return Examples(rows, self.y[chosen], weight, self.k, fold)
+
+    def without(self, fold: int) -> Examples:
+        """The same rows, with weight 0 for those of one fold; -1 for none."""
+        if self.fold is None or fold < 0:
+            return replace(self, fold=None)
+        kept = (self.fold != fold).astype(self.dtype)
+        return replace(self, weight=kept if self.weight is None else kept * self.weight, fold=None)
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,17 @@ class State:
     def weights(self) -> Array:
         """What the model predicts with: the running mean where there is one, else w."""
         return self.w if self.average is None else self.average
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several models of one output that learn in one pass: its plan, which agrees with those of the others in loss,
+    rows a step, order of rows and intercept; its rates, one a step; the fold that it does not see, -1 for none."""
+
+    plan: Plan
+    state: State
+    rates: Array
+    held_out: int = -1
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from gdfast.losses import Loss
-from gdfast.plan import EpochReport, Examples, Features, Plan, State
+from gdfast.plan import EpochReport, Examples, Features, Member, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -38,3 +39,6 @@ class Backend(Protocol):
     ) -> EpochReport:
         """One epoch of mini-batches, in place on ``state``; one rate a step, fewer of them than there are batches end it
         early, and so do ``seconds``."""
+
+    def epochs(self, examples: Examples, members: Sequence[Member], threads: int, seconds: float) -> list[EpochReport]:
+        """One epoch of several models in one pass over the rows: as ``epoch`` of each alone, without the rows held out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of
 from gdfast.penalties import Bounds, ElasticNet, of_each
-from gdfast.plan import EpochReport, Examples, Features, Plan, State
+from gdfast.plan import EpochReport, Examples, Features, Member, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -90,34 +91,53 @@ def hessian_product(examples: Examples, loss: Loss, w: Array, p: Array, fit_inte
 def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:
-    optimizer, w = plan.optimizer, state.w
-    coefficients = optimizer.coefficients_of(state.step, len(rates))
-    n_penalized = w.size - w.shape[1]
-    norms, losses = np.zeros(len(rates)), np.zeros(len(rates))
-    loss_sum, steps, finite = _core.epoch(
+    return epochs(examples, [Member(plan, state, rates)], threads, seconds)[0]
+
+
+def epochs(
+    examples: Examples, members: Sequence[Member], threads: int = 1, seconds: float = math.inf
+) -> list[EpochReport]:
+    plan, epoch_number, steps = members[0].plan, members[0].state.epoch, len(members[0].rates)
+    records = [(np.zeros(steps), np.zeros(steps)) for _ in members]
+    results = _core.epoch(
         X=examples.X,
         y=examples.y,
         weight=examples.weight,
-        w=w,
-        slots=state.slots,
-        average=state.average,
+        fold=examples.fold,
+        models=[_model(member, *record) for member, record in zip(members, records, strict=True)],
         loss=plan.loss.name,
         loss_parameters=plan.loss.parameters(),
-        rule=rule_of(optimizer, coefficients, plan.penalty, plan.clipping, plan.bounds, n_penalized, w.dtype),
-        rates=rates,
-        norms=norms,
-        losses=losses,
-        steps=len(rates),
+        steps=steps,
         seconds=seconds,
-        keys=keys_of(plan.seed, state.epoch) if plan.shuffle else None,
+        keys=keys_of(plan.seed, epoch_number) if plan.shuffle else None,
         block=min(plan.block, examples.n),
         batch=plan.rows_per_step,
-        first_step=state.step,
-        average_from=plan.average_from,
-        mean_weight=plan.mean_weight,
         intercept=plan.fit_intercept,
         threads=threads,
     )
-    state.step += steps
-    state.epoch += bool(finite)
-    return EpochReport(loss_sum, steps, finite, norms, losses)
+    reports = []
+    for member, (loss, made, finite), (norms, losses) in zip(members, results, records, strict=True):
+        member.state.step += made
+        member.state.epoch += bool(finite)
+        reports.append(EpochReport(loss, made, finite, norms, losses))
+    return reports
+
+
+def _model(member: Member, norms: Array, losses: Array) -> _core.Model:
+    plan, state = member.plan, member.state
+    w, coefficients = state.w, plan.optimizer.coefficients_of(state.step, len(member.rates))
+    return _core.Model(
+        w=w,
+        slots=state.slots,
+        average=state.average,
+        rule=rule_of(
+            plan.optimizer, coefficients, plan.penalty, plan.clipping, plan.bounds, w.size - w.shape[1], w.dtype
+        ),
+        rates=member.rates,
+        norms=norms,
+        losses=losses,
+        first_step=state.step,
+        average_from=plan.average_from,
+        mean_weight=plan.mean_weight,
+        held_out=member.held_out,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gdfast.losses import Loss, one_column_per_class
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of, order_rows
 from gdfast.penalties import Bounds, ElasticNet, of_each, soft_threshold
-from gdfast.plan import EpochReport, Examples, Features, Plan, State
+from gdfast.plan import EpochReport, Examples, Features, Member, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -138,3 +139,13 @@ def epoch(
             state.average += (w - state.average) / (state.step - plan.average_from + 1)
     state.epoch += finite
     return EpochReport(float(losses.sum()), made, finite, norms, losses)
+
+
+def epochs(
+    examples: Examples, members: Sequence[Member], threads: int = 1, seconds: float = math.inf
+) -> list[EpochReport]:
+    """Every model alone, with weight 0 on the rows that are held out from it: what the pass over all of them computes."""
+    return [
+        epoch(examples.without(member.held_out), member.plan, member.state, member.rates, threads, seconds)
+        for member in members
+    ]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from gdfast.backends import cpu
+from gdfast.losses import Loss
 from gdfast.penalties import of_each, soft_threshold
-from gdfast.plan import EpochReport, Examples, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, Plan, State
 from gdfast.schedules import ReduceOnPlateau, as_schedule
 from gdfast.solvers.stopping import Epoch, History, Stopping, Watch
 
@@ -50,6 +52,49 @@ def train(
     return run.history
 
 
+def train_together(
+    examples: Examples,
+    plans: Sequence[Plan],
+    states: Sequence[State],
+    held_out: Sequence[int],
+    stopping: Sequence[Stopping],
+    *,
+    threads: int = 1,
+    backend: ModuleType = cpu,
+) -> list[History]:
+    """As ``train`` of every model on its own, without the rows of the fold that is held out from it (-1 for none), but in one
+    pass over the rows an epoch. A model that stops leaves the others, and the pass.
+
+    The plans agree in loss, rows a step, order of rows and intercept; the states start with weights of zero.
+    """
+    parts = {fold: examples.without(fold) for fold in set(held_out)}
+    starts = {fold: _objective_of_zero(part, plans[0].loss) for fold, part in parts.items()}
+    runs = [
+        _Run(parts[fold], plan, state, rules, threads, None, (), backend, starts[fold])
+        for plan, state, fold, rules in zip(plans, states, held_out, stopping, strict=True)
+    ]
+    going = list(zip(runs, held_out, strict=True))
+    while going:
+        began = time.perf_counter()
+        members = [Member(run.plan, run.state, run.rates(), fold) for run, fold in going]
+        seconds = min(run.seconds_left() for run, _ in going)
+        reports = backend.epochs(examples, members, threads, seconds)
+        for (run, _), member, report in zip(going, members, reports, strict=True):
+            run.observe(report, member.rates, began)
+        going = [(run, fold) for run, fold in going if not run.history.reason]
+    for run in runs:
+        run.end(run.history.objective[-1] if run.history.objective else None)
+    return [run.history for run in runs]
+
+
+def _objective_of_zero(examples: Examples, loss: Loss) -> float:
+    every = max(1, examples.n // SAMPLE)
+    y, weight = examples.y[::every], None if examples.weight is None else examples.weight[::every]
+    if weight is not None and not weight.any():
+        return 0.0
+    return abs(float(np.average(loss.value(np.zeros_like(y), y), weights=weight)))
+
+
 def gradient_norm(examples: Examples, plan: Plan, w: Array, threads: int = 1, backend: ModuleType = cpu) -> float:
     """|gradient of the objective over all rows| at w: the smallest subgradient where there is an L1 part, without what
     pushes against a bound that is reached."""
@@ -80,6 +125,7 @@ class _Run:
         validate: Callable[[Array], float] | None,
         callbacks: tuple[Callback, ...],
         backend: ModuleType,
+        start: float | None = None,
     ) -> None:
         self.examples, self.plan, self.state, self.stopping = examples, plan, state, stopping
         self.threads, self.validate, self.callbacks, self.backend = threads, validate, callbacks, backend
@@ -87,13 +133,18 @@ class _Run:
         self.schedule = as_schedule(plan.optimizer.learning_rate)
         self.feedback = self.schedule if isinstance(self.schedule, ReduceOnPlateau) else None
         self.began, self.epochs, self.retries = time.perf_counter(), 0, 0
-        self.total_weight, self.few = examples.total_weight, examples.sample(SAMPLE)
+        self.total_weight = examples.total_weight
         # zero weights are no measure for a loss that is 0 there (perceptron)
-        self.start = max(self._objective(), 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
+        start = self.objective() if start is None else start
+        self.start = max(start, 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
         self.bound = self._bound() * self.start
         self.first, self.best, self.best_watched = state.copy(), state.copy(), math.inf
 
-    def _objective(self, state: State | None = None) -> float:
+    @cached_property
+    def few(self) -> Examples:
+        return self.examples.sample(SAMPLE)
+
+    def objective(self, state: State | None = None) -> float:
         """At the weights of now, or of another state, over a sample of the rows."""
         w = (state or self.state).weights
         total = self.backend.gradient(self.few, self.plan.loss, w, self.plan.fit_intercept, self.threads)[0]
@@ -116,11 +167,17 @@ class _Run:
 
     def epoch(self) -> None:
         """One epoch; sets the reason where it is the last one."""
-        began, rates = time.perf_counter(), self._rates()
-        seconds = math.inf
-        if self.stopping.max_seconds is not None:
-            seconds = self.stopping.max_seconds - (began - self.began)
-        report = self.backend.epoch(self.examples, self.plan, self.state, rates, self.threads, seconds)
+        began, rates = time.perf_counter(), self.rates()
+        report = self.backend.epoch(self.examples, self.plan, self.state, rates, self.threads, self.seconds_left())
+        self.observe(report, rates, began)
+
+    def seconds_left(self) -> float:
+        if self.stopping.max_seconds is None:
+            return math.inf
+        return self.stopping.max_seconds - (time.perf_counter() - self.began)
+
+    def observe(self, report: EpochReport, rates: Array, began: float) -> None:
+        """What an epoch came to."""
         self.epochs += 1
         if report.finite and report.steps == 0:
             self._limit()
@@ -130,7 +187,7 @@ class _Run:
         loss = report.loss_sum / max(weight, np.finfo(float).tiny)
         objective = loss + self.plan.penalty.value(self.state.w)
         fine = report.finite and objective <= self.bound and bool(np.isfinite(self.state.w).all())
-        watched = max(self._objective(), NEGLIGIBLE * self.start) if fine and self._careful else objective
+        watched = max(self.objective(), NEGLIGIBLE * self.start) if fine and self._careful else objective
         if not (fine and watched <= self.bound):  # NaN too
             self._diverged(float(rates[0]))
             return
@@ -140,7 +197,7 @@ class _Run:
         self.history.append(epoch)
         self._judge(epoch, watched if score is None else -score)
 
-    def _rates(self) -> Array:
+    def rates(self) -> Array:
         count = self.plan.steps(self.examples.n)
         if self.stopping.max_steps is not None:
             count = min(count, self.stopping.max_steps - self.steps)
@@ -190,15 +247,15 @@ class _Run:
 
     def _take_back(self) -> None:
         """To the best weights. The loss of their epoch was taken on the way: at its end they may be worse than the first."""
-        better = self._objective(self.best) <= self._objective(self.first)
+        better = self.objective(self.best) <= self.objective(self.first)
         self.state.restore(self.best if better else self.first)
 
-    def end(self) -> None:
+    def end(self, objective: float | None = None) -> None:
+        """``objective``: at the last weights, over a sample of the rows unless it is known."""
         if self.history.diverged:
             self._take_back()
         elif self.validate is not None:
             self.state.restore(self.best)
         elif self.stopping.max_epochs > 1:
-            self.history.worse = (
-                not self._objective() <= (2 if self.bound == DIVERGED * self.start else DIVERGED) * self.start
-            )
+            last = self.objective() if objective is None else objective
+            self.history.worse = not last <= (2 if self.bound == DIVERGED * self.start else DIVERGED) * self.start
