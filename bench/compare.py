@@ -182,7 +182,8 @@ def _sweep(problem: sets.Problem, known: float, peer: peers.Peer, data: Any, thr
         contestant = Contestant(setting)
         try:
             if not entry.contestants:
-                with _quiet(), peer.prepare(peers.few_rows(problem)) as few:
+                # a few rows may be singular where all of them are not
+                with _quiet(), peer.prepare(peers.few_rows(problem)) as few, contextlib.suppress(Exception):
                     peer.fit(few, setting, threads)
             _run(problem, known, peer, data, contestant, threads)
         except Exception as error:  # whatever a peer throws is a result
