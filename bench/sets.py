@@ -178,6 +178,7 @@ def _toy(name: str) -> Callable[[bool], Problem]:
 
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         X, y = (X[:300], y[:300]) if small else (X, y)
+        X = X / 16 if name == "digits" else X
         return Problem(X, y, "log_loss" if y.max() == 1 else "softmax", 1.0 / len(y))
 
     return load
@@ -197,9 +198,9 @@ ALL = [
     Set("C", "flights, delay: ridge 327,346 x 163 float64, alpha 1", 1e-6, delays, FLIGHTS),
     Set("D", "flights, late: one-hot CSR 327,346 x 4,229 float32, C = 1", 1e-4, late, FLIGHTS),
     Set("E", "CSR 250,000 x 50,000 float32, power-law columns, C = 1", 1e-4, power_law),
-    Set("F", "MNIST softmax 60,000 x 784 float32, C = 1", 1e-3, mnist, ("pureml", "numcodecs")),
+    Set("F", "MNIST softmax 60,000 x 784 float32, pixels / 255, C = 1", 1e-3, mnist, ("pureml", "numcodecs")),
     Set("G", "flights, late: elastic net, l1_ratio 0.5, alpha 1e-4", 1e-4, late_elastic_net(1e-4), FLIGHTS),
     Set("G-weak", "flights, late: elastic net, l1_ratio 0.5, alpha 1e-5", 1e-4, late_elastic_net(1e-5), FLIGHTS),
     Set("H", "breast_cancer 569 x 30 float64, C = 1", 1e-6, _toy("breast_cancer")),
-    Set("H-digits", "digits softmax 1,797 x 64 float64, C = 1", 1e-6, _toy("digits")),
+    Set("H-digits", "digits softmax 1,797 x 64 float64, pixels / 16, C = 1", 1e-6, _toy("digits")),
 ]
