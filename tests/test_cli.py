@@ -253,6 +253,7 @@ def test_a_failed_prediction_leaves_the_output_as_it_was(
             "SGDRegressor",
             ("R2 0.",),
         ),
+        (["--target", "price", "--estimator", "sgd", "--learning-rate", "auto"], "SGDRegressor", ("R2 0.",)),
     ],
 )
 def test_estimators_and_their_metrics(options: list[Any], kind: str, metrics: tuple[str, ...], data: Path) -> None:
@@ -424,6 +425,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
         "--batch-size is for --estimator sgd, not for ridge",
     ),
     "unknown loss": (TABLE, ["--target", "price", "--estimator", "sgd", "--loss", "log_loss"], "loss must be one of "),
+    "no rate": (
+        TABLE,
+        ["--target", "price", "--estimator", "sgd", "--learning-rate", "fast"],
+        "'fast' is neither a number nor 'auto'",
+    ),
     "bad rate": (TABLE, ["--target", "price", "--estimator", "sgd", "--learning-rate", -1], "learning_rate must be "),
     "bad C": (TABLE, ["--target", "class", "--C", 0], "C must be a number > 0, got 0.0"),
     "bad jobs": (TABLE, ["--target", "class", "--jobs", 0], "n_jobs must be None, a positive number of threads"),

@@ -141,3 +141,13 @@ def test_the_range_test_sees_standardised_columns() -> None:
     found = lr_find(SGDRegressor(optimizer="sgd", random_state=0), X, y)
     assert found.suggestion is not None
     assert 1e-5 < found.suggestion < 1
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_raw_wine_converges_where_the_rate_would_diverge(loss: str) -> None:
+    from sklearn.datasets import load_wine
+
+    X, y = load_wine(return_X_y=True)
+    model = SGDRegressor(loss, random_state=0).fit(X, y)
+    assert model.fit_report_["converged"]
+    assert model.score(X, y) > 0.8

@@ -93,6 +93,16 @@ def demo(folder: Path, rows: int | None) -> None:
         run(folder, rows)
 
 
+def _rate(context: click.Context, option: click.Parameter, text: str | None) -> float | str | None:
+    """A number, or "auto"."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a number nor 'auto'", context, option) from None
+
+
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="The column to predict; in .npy files its number, from 0.")
@@ -111,7 +121,7 @@ def demo(folder: Path, rows: int | None) -> None:
 @click.option("--alpha", type=float, help="Strength of the penalty (ridge: default 1, sgd: default 0.0001).")
 @click.option("--loss", help="Loss (sgd).  [default: softmax or squared_error]")
 @click.option("--optimizer", type=click.Choice(list(optimizers.ALL)), help="Optimizer (sgd).  [default: adam]")
-@click.option("--learning-rate", type=float, help="Rate of the optimizer (sgd).")
+@click.option("--learning-rate", callback=_rate, help="Rate of the optimizer, or auto: found from the data (sgd).")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows a step (sgd).  [default: 256]")
 @click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations, or epochs (sgd).")
 @click.option("--standardize/--no-standardize", default=True, show_default=True, help="Fit on columns of mean 0, sd 1.")

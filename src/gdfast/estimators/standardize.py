@@ -16,16 +16,16 @@ from gdfast.plan import Examples, Features
 
 Array = np.ndarray[Any, Any]
 
-ROWS = 4096  # that the spread of the columns is taken from
+ROWS, NUMBERS = 4096, 2**20  # at most, that the spread of the columns is taken from
 SPREAD = (
     1e3  # of the root mean squares of columns, the intercept's 1 among them; descent needs about its square of steps
 )
-CHUNK = 65_536  # rows
+CHUNK = 2**20  # numbers worked on at a time
 
 
 def spread(examples: Examples, fit_intercept: bool) -> float:
     """The largest root mean square of a column over the smallest that is not 0, the intercept's 1 among them."""
-    X = examples.sample(ROWS).X
+    X = examples.sample(max(1, min(ROWS, NUMBERS // examples.d))).X
     columns = X if isinstance(X, tuple) else X.T
     sizes = [float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in columns]
     sizes = [size for size in (*sizes, float(fit_intercept)) if size > 0]
@@ -44,7 +44,8 @@ class Standardization:
         """Means and standard deviations of the columns, in two passes in float64; the scale of a constant column is 1.
         ``center`` False leaves the offset 0: without an intercept it could not be undone."""
         n = len(X[0]) if isinstance(X, tuple) else X.shape[0]
-        parts = [slice(first, min(first + CHUNK, n)) for first in range(0, n, CHUNK)]
+        d = len(X) if isinstance(X, tuple) else X.shape[1]
+        parts = _parts(n, d)
         mean = sum(_rows(X, part).sum(axis=0) for part in parts) / n
         variance = sum(np.square(_rows(X, part) - mean).sum(axis=0) for part in parts) / n
         # below it, what varies is the rounding of the mean (as in StandardScaler)
@@ -54,8 +55,7 @@ class Standardization:
     def apply(self, examples: Examples) -> Examples:
         """The same rows with a standardised copy of X, row by row, of the same type."""
         X = np.empty((examples.n, examples.d), dtype=examples.dtype)
-        for first in range(0, examples.n, CHUNK):
-            part = slice(first, first + CHUNK)
+        for part in _parts(examples.n, examples.d):
             X[part] = (_rows(examples.X, part) - self.offset) / self.scale
         return replace(examples, X=X)
 
@@ -75,6 +75,11 @@ class Standardization:
             return None
         with np.errstate(invalid="ignore"):
             return Bounds(np.asarray(bounds.lower) * self.scale, np.asarray(bounds.upper) * self.scale)
+
+
+def _parts(n: int, d: int) -> list[slice]:
+    rows = max(1, CHUNK // d)
+    return [slice(first, min(first + rows, n)) for first in range(0, n, rows)]
 
 
 def _rows(X: Features, part: slice) -> Array:

@@ -25,7 +25,7 @@ from gdfast.schedules import Plateau, ReduceOnPlateau
 
 Array = np.ndarray[Any, Any]
 
-ROWS = 4096  # looked at
+ROWS, NUMBERS = 4096, 2**22  # looked at, at most
 STRIDE, LONGER = 0.5, 10.0
 STEPS = 32  # without progress that make a plateau, at least
 ROUNDS = 50  # of the power iteration: lambda to a few per cent
@@ -51,7 +51,7 @@ def first_rate(plan: Plan, examples: Examples) -> float:
     """The rate of the first step, for ``plan.optimizer``, batch size, loss and penalty; from about ROWS rows."""
     if isinstance(plan.optimizer, Adadelta):
         return 1.0
-    few = examples.sample(ROWS)
+    few = examples.sample(max(1, min(ROWS, NUMBERS // examples.d)))
     X = np.column_stack(few.X) if isinstance(few.X, tuple) else few.X
     X = np.asarray(X, dtype=np.float64)
     if plan.fit_intercept:

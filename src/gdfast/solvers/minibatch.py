@@ -26,7 +26,8 @@ Callback = Callable[[Epoch], object]
 # rate may still make good for what its first steps did; a run that can be taken back need not wait for that.
 DIVERGED, DIVERGED_WHILE_FALLING, TAKEN_BACK = 1e3, 1e12, 2.0
 NEGLIGIBLE = 1e-6  # share of the first objective: to fall further is no progress that a rate should wait for
-SAMPLE = 65_536  # rows that the loss of the starting weights is taken from
+SAMPLE, NUMBERS = 65_536, 2**23  # rows and numbers, at most, that the loss of weights is taken from
+MOST_TARGETS = 2**22  # of zero weights
 
 
 def train(
@@ -88,11 +89,16 @@ def train_together(
 
 
 def _objective_of_zero(examples: Examples, loss: Loss) -> float:
-    every = max(1, examples.n // SAMPLE)
-    y, weight = examples.y[::every], None if examples.weight is None else examples.weight[::every]
+    """Of weights of zero, at least 1 for classes. It needs no X, so that it sees many more rows than a sample of them."""
+    if loss.target in ("binary", "class"):
+        return 1.0
+    some = slice(None, None, max(1, examples.n // MOST_TARGETS))
+    y = examples.y[some].reshape(-1, examples.k)
+    weight = None if examples.weight is None else examples.weight[some]
     if weight is not None and not weight.any():
         return 0.0
-    return abs(float(np.average(loss.value(np.zeros_like(y), y), weights=weight)))
+    losses = loss.value(np.zeros_like(y), y).sum(axis=1, dtype=np.float64)
+    return abs(float(np.average(losses, weights=weight)))
 
 
 def gradient_norm(examples: Examples, plan: Plan, w: Array, threads: int = 1, backend: ModuleType = cpu) -> float:
@@ -134,15 +140,15 @@ class _Run:
         self.feedback = self.schedule if isinstance(self.schedule, ReduceOnPlateau) else None
         self.began, self.epochs, self.retries = time.perf_counter(), 0, 0
         self.total_weight = examples.total_weight
-        # zero weights are no measure for a loss that is 0 there (perceptron)
-        start = self.objective() if start is None else start
-        self.start = max(start, 1.0 if plan.loss.target in ("binary", "class") else 1e-12)
+        # zero weights are no measure for a loss that is 0 there (perceptron), a sample none for rows that it misses
+        start = max(self.objective(), _objective_of_zero(examples, plan.loss)) if start is None else start
+        self.start = max(start, 1e-12)
         self.bound = self._bound() * self.start
         self.first, self.best, self.best_watched = state.copy(), state.copy(), math.inf
 
     @cached_property
     def few(self) -> Examples:
-        return self.examples.sample(SAMPLE)
+        return self.examples.sample(max(1, min(SAMPLE, NUMBERS // self.examples.d)))
 
     def objective(self, state: State | None = None) -> float:
         """At the weights of now, or of another state, over a sample of the rows."""
