@@ -74,10 +74,11 @@ struct WorkerScope {
 
 template <class T>
 const char* type_name() {
-    return std::is_same_v<T, float>    ? "float32"
-           : std::is_same_v<T, double> ? "float64"
-           : std::is_same_v<T, Index>  ? "int64"
-                                       : "uint32";
+    return std::is_same_v<T, float>          ? "float32"
+           : std::is_same_v<T, double>       ? "float64"
+           : std::is_same_v<T, Index>        ? "int64"
+           : std::is_same_v<T, std::int32_t> ? "int32"
+                                             : "uint32";
 }
 
 // Nothing but an array: a list would be converted, and the copy be gone before its memory is used.
@@ -104,6 +105,10 @@ const T* optional_memory(const py::object& a, const char* name, Index size) {
     return a.is_none() ? nullptr : memory<T>(array_of(a, name), name, size, false);
 }
 
+// The layouts of layouts.py: an array, a tuple of columns, CsrRows, and Scaled around any of them.
+bool is_csr(const py::handle& X) { return py::hasattr(X, "indptr"); }
+bool is_scaled(const py::handle& X) { return py::hasattr(X, "factor"); }
+
 // X as the kernels read it; keeps the pointers to columns alive.
 template <class T>
 struct Features {
@@ -111,6 +116,17 @@ struct Features {
     std::vector<const T*> pointers;
     explicit Features(const py::object& X) {
         problem.kernels = &table_of<T>(active());
+        open(is_scaled(X) ? py::object(X.attr("X")) : X);
+        if (!is_scaled(X)) return;
+        problem.scaling = {memory<T>(array_of(X.attr("offset"), "X.offset"), "X.offset", problem.d, false),
+                           memory<T>(array_of(X.attr("factor"), "X.factor"), "X.factor", problem.d, false)};
+    }
+    Features(const Features&) = delete;
+    double bytes() const { return double(problem.n) * row_bytes(problem) * double(problem.k); }
+
+private:
+    void open(const py::object& X) {
+        if (is_csr(X)) return open_csr(X);
         if (py::isinstance<py::tuple>(X)) {
             const py::tuple columns = X.cast<py::tuple>();
             problem.n = array_of(columns[0], "X").size();
@@ -125,7 +141,7 @@ struct Features {
             const T* x = static_cast<const T*>(a.data());
             problem.n = n;
             if ((by_column == size || d == 1) && by_row % size == 0) {
-                problem.by_rows = true;
+                problem.layout = Layout::rows;
                 problem.rows = {x, by_row / size, d};
                 problem.d = d;
                 return;
@@ -134,18 +150,37 @@ struct Features {
             for (Index j = 0; j < d; ++j) pointers.push_back(x + j * (by_column / size));
         }
         problem.d = Index(pointers.size());
+        problem.layout = Layout::columns;
         problem.columns = {pointers.data(), problem.d};
     }
-    Features(const Features&) = delete;
-    double bytes() const { return double(problem.n) * double(problem.d) * double(problem.k) * sizeof(T); }
+
+    void open_csr(const py::object& X) {
+        const py::array x = array_of(X.attr("data"), "X.data"), indptr = array_of(X.attr("indptr"), "X.indptr");
+        const py::array indices = array_of(X.attr("indices"), "X.indices");
+        problem.layout = Layout::csr;
+        problem.n = indptr.size() - 1;
+        problem.d = X.attr("d").cast<Index>();
+        problem.entries = x.size();
+        if (problem.n < 0 || problem.d < 1) refuse("X", "expected at least one column, and the end of the last row");
+        problem.csr = {memory<T>(x, "X.data", problem.entries, false), nullptr, nullptr,
+                       py::isinstance<py::array_t<std::int64_t>>(indices), problem.d};
+        const auto whole_numbers = [&](const py::array& a, const char* name, Index size) -> const void* {
+            if (problem.csr.wide) return memory<std::int64_t>(a, name, size, false);
+            return memory<std::int32_t>(a, name, size, false);
+        };
+        problem.csr.indices = whole_numbers(indices, "X.indices", problem.entries);
+        problem.csr.indptr = whole_numbers(indptr, "X.indptr", problem.n + 1);
+    }
 };
 
 // Runs call(float()) or call(double()) by the type of an array, or of the first one of a tuple.
 template <class Call>
 auto by_type(const py::object& object, const char* name, const Call& call) {
-    const bool columns = py::isinstance<py::tuple>(object);
-    if (columns && py::len(object) == 0) refuse(name, "expected at least one column");
-    const py::array a = array_of(columns ? py::object(object[py::int_(0)]) : object, name);
+    const py::object X = is_scaled(object) ? py::object(object.attr("X")) : object;
+    const bool columns = py::isinstance<py::tuple>(X);
+    if (columns && py::len(X) == 0) refuse(name, "expected at least one column");
+    const py::object first = columns ? py::object(X[py::int_(0)]) : X;
+    const py::array a = array_of(is_csr(first) ? py::object(first.attr("data")) : first, name);
     if (py::isinstance<py::array_t<float>>(a)) return call(float());
     if (py::isinstance<py::array_t<double>>(a)) return call(double());
     refuse(name, "expected float32 or float64, got " + py::str(a.dtype()).cast<std::string>());
@@ -426,6 +461,22 @@ Index find_non_finite_in(const py::array& a, int threads) {
     });
 }
 
+// (what is wrong with X, where): (None, -1), or a name of CsrFault and a row
+py::tuple check_csr_of(const py::object& X, bool finite, int threads) {
+    if (!is_csr(X)) refuse("X", "expected CsrRows");
+    return by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        features.problem.k = 1;
+        CsrCheck found{};
+        run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+            found = check_csr(features.problem, finite, Team{members, 0, &cancel});
+        });
+        const char* const names[] = {nullptr, "indptr", "index", "value", "order"};
+        return py::make_tuple(names[int(found.fault)], found.row);
+    });
+}
+
 Index cholesky(const py::array& A, double smallest) {
     const Index n = A.shape(0);
     double* a = memory<double>(A, "A", n * n, true);
@@ -500,6 +551,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "g, scaled in place to a norm in that range; returns |g| before.");
     m.def("find_non_finite", find_non_finite_in, py::arg("a").noconvert(), py::arg("threads") = 1,
           "Row-major position of the first NaN or infinity, -1 where there is none.");
+    m.def("check_csr", check_csr_of, py::arg("X"), py::arg("finite"), py::arg("threads") = 1,
+          "The first row of CsrRows that is not right: (what, row), (None, -1) where all are.");
     m.def("cholesky", cholesky, py::arg("A").noconvert(), py::arg("smallest"),
           "A = L L' in the lower triangle; -1, or the column that failed.");
     m.def("cholesky_solve", cholesky_solve, py::arg("L").noconvert(), py::arg("b").noconvert(),
@@ -507,8 +560,16 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("order_rows", order_rows, py::arg("n"), py::arg("keys").noconvert(), py::arg("first"), py::arg("count"),
           py::arg("block") = 1,
           "Rows at positions first, first + 1, ... of the order of n rows, in blocks, given by six uint32 keys.");
-    m.def("shards_of", shards_of, py::arg("rows"), py::arg("d"), py::arg("k"), py::arg("itemsize"),
-          "How many parts a batch is summed in.");
+    m.def(
+        "shards_of",
+        [](Index rows, const py::object& X, Index k) {
+            return by_type(X, "X", [&](auto type) {
+                Features<decltype(type)> features(X);
+                features.problem.k = k;
+                return shards_of(features.problem, rows);
+            });
+        },
+        py::arg("rows"), py::arg("X"), py::arg("k"), "How many parts a batch of rows of X is summed in.");
     m.def(
         "losses",
         [] {

@@ -11,13 +11,18 @@
 
 namespace gdfast {
 
+enum class Layout { rows, columns, csr };
+
 // One loss over n rows of features.
 template <class T>
 struct Problem {
     const Kernels<T>* kernels;
-    bool by_rows;  // which of the two layouts holds X
+    Layout layout;  // which of the three holds X
     DenseRows<T> rows;
     DenseColumns<T> columns;
+    CsrRows<T> csr;
+    Index entries;  // of csr
+    Scaling<T> scaling;
     Index n, d, k;
     TargetForm form;    // y holds n numbers, n class codes, or n x k values
     const T* y;         // may be null where no loss is asked for
@@ -28,6 +33,13 @@ struct Problem {
     const double* loss_parameters;
     bool intercept;
 };
+
+// Of an average row; indices count as 4 bytes, so that their width changes no sum.
+template <class T>
+double row_bytes(const Problem<T>& p) {
+    if (p.layout == Layout::csr) return double(p.entries) / double(p.n) * (sizeof(T) + 4);
+    return double(p.d > 0 ? p.d : 1) * sizeof(T);
+}
 
 struct Team {
     int threads;
@@ -56,6 +68,10 @@ void margins(const Problem<T>&, const T* w, T* z, const Team&);
 // first one of these.
 template <class T>
 Index find_non_finite(const Kernels<T>&, const T* a, Index lines, Index length, Index stride, bool across, const Team&);
+
+// The first row of a matrix in CSR that is not right, or `order` where no row is worse than that.
+template <class T>
+CsrCheck check_csr(const Problem<T>&, bool finite, const Team&);
 
 // What all steps over n parameters share, by optimizer, penalties and clipping.
 template <class T>

@@ -21,7 +21,7 @@ struct Share {
 template <class T>
 static Share share(const Problem<T>& p, Index batch, Index b, Index shards, int me, int members) {
     const Index rows = std::min(batch, p.n - b * batch);
-    if (rows < batch) shards = std::min(shards, shards_of(rows, p.d, p.k, sizeof(T)));
+    if (rows < batch) shards = std::min(shards, shards_of(p, rows));
     if (members == 1) return {b * batch, rows, shards, 0, shards};
     return {b * batch, rows, shards, shards * me / members, shards * (me + 1) / members};
 }
@@ -35,7 +35,7 @@ public:
           e(epoch),
           cancel(*team.cancel),
           count(e.steps),
-          shards_max(team.shards ? team.shards : shards_of(std::min(e.batch, p.n), p.d, p.k, sizeof(T))),
+          shards_max(team.shards ? team.shards : shards_of(p, std::min(e.batch, p.n))),
           lanes(lanes_of(p.k)),
           size((p.d + 1) * lanes),
           outputs(p.k / e.n_models),

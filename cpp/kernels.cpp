@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "csr_rows.hpp"
 #include "dense_columns.hpp"
 #include "dense_rows.hpp"
 #include "gradient_rows.hpp"
@@ -72,6 +73,16 @@ void accumulate_columns(DenseColumns<T> X, Index first, Index m, const T* r, Ind
     accumulate_bias(r, m, lanes, g + X.d * lanes);
     if (lanes > 1) return accumulate_many<T>(AtColumns<T>{X, first}, X.d, m, r, lanes, g);
     accumulate_columns_1(X, first, m, r, g);
+}
+
+template <class T>
+void scale_rows(DenseRows<T> X, Selection rows, Index m, Scaling<T> scaling, T* packed) {
+    for (Index i = 0; i < m; ++i) {
+        const T* x = row(X, rows, i);
+        T* to = packed + i * X.d;
+#pragma omp simd
+        for (Index j = 0; j < X.d; ++j) to[j] = (x[j] - scaling.offset[j]) * scaling.factor[j];
+    }
 }
 
 template <class T>
@@ -208,6 +219,11 @@ constexpr Kernels<T> table() {
             accumulate_rows<T>,
             accumulate_columns<T>,
             gradient_rows<T>,
+            margins_csr<T>,
+            accumulate_csr<T>,
+            unpack_csr<T>,
+            check_csr<T>,
+            scale_rows<T>,
             gram<T>,
             add<T>,
             sum_of_squares<T>,

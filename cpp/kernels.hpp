@@ -67,6 +67,14 @@ struct OptimizerKernel {
     void (*update)(const Step<T>&, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last);
 };
 
+// What is wrong with a matrix in CSR, and the first row where it is; `order`, told where nothing else is wrong: the columns of
+// a row do not increase.
+enum class CsrFault { none, indptr, index, value, order };
+struct CsrCheck {
+    CsrFault fault;
+    Index row;
+};
+
 template <class T>
 struct Kernels {
     // z = X w + b for m rows; w is (d + 1) x lanes, the intercept last; z is m x lanes
@@ -77,6 +85,15 @@ struct Kernels {
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
     // both at once and the residuals between them, for one output: g += X' r, returns the sum of the losses
     double (*gradient_rows)(DenseRows<T>, Selection, Index m, const T* w, WeightedLoss<T>, T* g);
+    // the same for CSR. The sums are in double from the first: to clear d numbers a tile and to add them would cost more
+    // than the tile.
+    void (*margins_csr)(CsrRows<T>, Selection, Index m, const T* w, Index lanes, T* z);
+    void (*accumulate_csr)(CsrRows<T>, Selection, Index m, const T* r, Index lanes, double* g);
+    void (*unpack_csr)(CsrRows<T>, Selection, Index m, T* dense);  // m x d
+    // rows [first, last) of a matrix with `entries` numbers in memory; NaN and infinity are faults where `finite`
+    CsrCheck (*check_csr)(CsrRows<T>, Index first, Index last, Index entries, bool finite);
+    // packed (m x d) = rows of X, scaled; X may be what is packed already
+    void (*scale_rows)(DenseRows<T>, Selection, Index m, Scaling<T>, T* packed);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
     void (*add)(const T* a, Index n, double* sum);  // sum += a

@@ -1,4 +1,4 @@
-// Passes over all rows: gradient, Hessian, margins.
+// Passes over all rows: gradient, Hessian, margins, checks.
 #include <limits>
 
 #include "chunk.hpp"
@@ -20,7 +20,7 @@ static void over_shards(Index shards, std::vector<Tile<T>>& tiles, const Work& w
 
 template <class T>
 double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
-    const Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
+    const Index shards = team.shards ? team.shards : shards_of(p, p.n);
     const Index size = (p.d + 1) * lanes_of(p.k);
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
     std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p.k)), 0.0);
@@ -38,7 +38,7 @@ template <class T>
 double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team& team) {
     const Index size = (p.d + 1) * lanes_of(p.k), stride = (p.d + 1 + 31) / 32 * 32;
     // a shard carries a whole matrix: fewer of them, and never less work than clearing and adding it costs
-    Index shards = team.shards ? team.shards : shards_of(p.n, p.d, p.k, sizeof(T));
+    Index shards = team.shards ? team.shards : shards_of(p, p.n);
     while (!team.shards && shards > 1 &&
            (shards * stride * stride * 8 > partial_bytes || p.n / shards < (shards > shards_few ? 32 : 2) * stride))
         shards /= 2;
@@ -63,7 +63,7 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
 
 template <class T>
 void hessian_product(const Problem<T>& problem, const T* w, const T* p, double* Hp, const Team& team) {
-    const Index shards = shards_of(problem.n, problem.d, problem.k, sizeof(T)), rows = problem.d + 1;
+    const Index shards = shards_of(problem, problem.n), rows = problem.d + 1;
     const Index size = rows * lanes_of(problem.k);
     const std::vector<T> weights = padded(w, rows, problem.k);
     std::vector<T> direction = padded(p, rows, problem.k);
@@ -80,7 +80,7 @@ void hessian_product(const Problem<T>& problem, const T* w, const T* p, double* 
 
 template <class T>
 void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
-    const Index shards = shards_of(p.n, p.d, p.k, sizeof(T)), lanes = lanes_of(p.k);
+    const Index shards = shards_of(p.n, double(p.n) * row_bytes(p), 0, 0, 0), lanes = lanes_of(p.k);
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
@@ -117,10 +117,28 @@ Index find_non_finite(const Kernels<T>& kernels, const T* a, Index lines, Index 
     return first == none ? -1 : first.load();
 }
 
+template <class T>
+CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
+    constexpr Index block = 4096;
+    std::vector<CsrCheck> found(std::size_t((p.n + block - 1) / block), CsrCheck{CsrFault::none, -1});
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
+    for (Index b = 0; b < Index(found.size()); ++b)
+        if (!team.cancel->load(std::memory_order_relaxed))
+            found[std::size_t(b)] = p.kernels->check_csr(p.csr, b * block, std::min(p.n, (b + 1) * block), p.entries, finite);
+    CsrCheck first{CsrFault::none, -1};
+    for (const CsrCheck& check : found) {
+        if (check.fault == CsrFault::none || (check.fault == CsrFault::order && first.fault == CsrFault::order)) continue;
+        first = check;
+        if (check.fault != CsrFault::order) break;
+    }
+    return first;
+}
+
 #define GDFAST_INSTANTIATE(T)                                                                   \
     template double gradient(const Problem<T>&, const T*, double*, const Team&);                \
     template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);        \
     template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&); \
+    template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                          \
     template void margins(const Problem<T>&, const T*, T*, const Team&);                        \
     template Index find_non_finite(const Kernels<T>&, const T*, Index, Index, Index, bool, const Team&);
 GDFAST_INSTANTIATE(float)

@@ -9,19 +9,26 @@
 namespace gdfast {
 
 // A shard is worth a thread's attention from here on. All partial sums together may take this much memory and, where there
-// are more shards than a few, this share of what is read for them: to clear and to add them is time too.
+// are more shards than a few, this share of what is read for them: to clear and to add them is time too. The
+// sums of sparse rows may be far larger than the rows themselves: even a few shards may take only half of the data.
 inline constexpr Index shard_bytes = 16 * 1024, partial_bytes = 64 * 1024 * 1024, shards_max = 128, shards_few = 8;
-inline constexpr double partial_share = 1.0 / 256;
+inline constexpr double partial_share = 1.0 / 256, sparse_share = 1.0 / 2;
 
-inline Index shards_of(Index rows, Index d, Index k, std::size_t itemsize) {
-    const double bytes = double(rows) * double(std::max<Index>(d, 1)) * double(itemsize);
-    const double sums = double(d + 1) * double(lanes_of(k)) * sizeof(double);
+// bytes: of what is read; sums: bytes of the partial sums of one shard; few: what the sums of a few shards may take; share:
+// what those of more may take
+inline Index shards_of(Index rows, double bytes, double sums, double few, double share) {
     Index shards = 1;
     while (2 * shards <= shards_max && bytes >= double(2 * shards * shard_bytes) && rows >= 2 * shards * 16 &&
-           double(2 * shards) * sums <=
-               (shards < shards_few ? double(partial_bytes) : partial_share * bytes * double(lanes_of(k))))
+           double(2 * shards) * sums <= (shards < shards_few ? few : share))
         shards *= 2;
     return shards;
+}
+
+template <class T>
+Index shards_of(const Problem<T>& p, Index rows) {
+    const double lanes = double(lanes_of(p.k)), bytes = double(rows) * row_bytes(p);
+    const double few = p.layout == Layout::csr ? std::min(double(partial_bytes), sparse_share * bytes * lanes) : partial_bytes;
+    return shards_of(rows, bytes, double(p.d + 1) * lanes * sizeof(double), few, partial_share * bytes * lanes);
 }
 
 // Shard s of `rows` rows: whole groups of 16, so that no two shards share a tile's registers.

@@ -20,14 +20,20 @@ public:
     Tile(const Problem<T>& problem, const Order* order, Index gram_stride, bool product)
         : problem_(problem),
           order_(order),
+          packs_(packs(problem, order, gram_stride)),
+          as_(packs_ ? Layout::rows : problem.layout),
           lanes_(lanes_of(problem.k)),
-          capacity_(capacity(problem, gram_stride > 0 || product)),
-          stride_(gram_stride) {
+          capacity_(capacity(problem, as_, packs_ || gram_stride > 0 || product)),
+          stride_(gram_stride),
+          rows_(problem.rows) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_) + lanes_behind);
-        g_.resize(std::size_t((problem.d + 1) * lanes_) + lanes_behind);
+        const std::size_t parameters = std::size_t((problem.d + 1) * lanes_) + lanes_behind;
+        if (as_ != Layout::csr) g_.resize(parameters);
+        if (rescales()) weights_.resize(parameters), direction_.resize(product ? parameters : 0);
         if (order) drawn_.resize(std::size_t(std::max(rows_drawn, capacity_)));
-        if (order && !problem.by_rows) packed_.resize(m * std::size_t(problem.d));
+        if (packs_) packed_.resize(m * std::size_t(problem.d));
+        if (packs_) rows_ = {packed_.data(), problem.d, problem.d};
         if (problem.y) y_.resize(problem.form == TargetForm::values ? m * std::size_t(lanes_) : order ? m : 0);
         if (problem.weight && order) weight_.resize(m);
         if (problem.fold && order) fold_.resize(m);
@@ -41,99 +47,127 @@ public:
     Index rows() const { return capacity_; }
 
     // The margins of the m <= rows() rows from position `first` on; valid until the next call. w is (d + 1) x lanes.
-    T* margins(Index first, Index m, const T* w) {
-        select(first, m);
-        const Kernels<T>& kernels = *problem_.kernels;
-        if (as_rows_)
-            kernels.margins_rows(rows_, selection_, m, w, lanes_, z_.data());
-        else
-            kernels.margins_columns(problem_.columns, first, m, w, lanes_, z_.data());
+    const T* margins(Index first, Index m, const T* w) {
+        find_margins(first, m, in_units_of_X(w));
         return z_.data();
     }
 
     // g += the gradients of the rows from position `first` to `last`, weighted and summed; losses (lanes of them) += the sums
-    // of their losses, by output.
+    // of their losses, by output. g starts at 0.
     void gradient(Index first, Index last, const T* w, double* g, double* losses, const std::atomic<bool>& cancel) {
-        Index pending = 0;
+        w = in_units_of_X(w);
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
-            if (pending == 0) std::fill(g_.begin(), g_.end(), T(0));
-            gradient_of_tile(i, m, w, losses);
-            pending += m;
-            if (pending >= rows_summed_in_place || i + m == last) {
-                problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, g);
-                pending = 0;
+            if (as_ == Layout::rows && lanes_ == 1 && !problem_.fold) {
+                select(i, m);
+                const WeightedLoss<T> loss{problem_.loss, problem_.loss_parameters, targets_.y, targets_.weight};
+                *losses += problem_.kernels->gradient_rows(rows_, selection_, m, w, loss, sums_in_place());
+                add_in_time(m, i + m == last, g);
+                continue;
             }
+            find_margins(i, m, w);
+            residuals(m, losses);
+            accumulate(m, i + m == last, g);
         }
+        to_units_of_scaling(g);
     }
 
     // As gradient, and H += X' diag(h) X, h the weighted curvature of output 0. H is gram_stride x gram_stride, upper triangle.
     void hessian(Index first, Index last, const T* w, double* g, double* H, double* losses, const std::atomic<bool>& cancel) {
-        std::fill(g_.begin(), g_.end(), T(0));
         std::fill(block_.begin(), block_.end(), T(0));
         Index pending = 0;
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
-            margins(i, m, w);
+            const bool end = i + m == last;
+            find_margins(i, m, w);
             problem_.loss->curvatures(problem_.loss_parameters, z_.data(), targets_, m, problem_.k, lanes_, h_.data());
             residuals(m, losses);
-            accumulate(i, m);
+            accumulate(m, end, g);
             for (Index s = 0; lanes_ > 1 && s < m; ++s) h_[std::size_t(s)] = h_[std::size_t(s * lanes_)];
-            pack_design(i, m);
+            pack_design(m);
             problem_.kernels->gram(design_.data(), stride_, m, h_.data(), scaled_.data(), block_.data());
             pending += m;
-            if (pending >= (sizeof(T) == 4 ? rows_summed_in_place : 4096) || i + m == last) {  // double is exact enough
-                problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, g);
-                problem_.kernels->add(block_.data(), stride_ * stride_, H);
-                std::fill(g_.begin(), g_.end(), T(0));
-                std::fill(block_.begin(), block_.end(), T(0));
-                pending = 0;
-            }
+            if (pending < (sizeof(T) == 4 ? rows_summed_in_place : 4096) && !end) continue;  // double is exact enough
+            problem_.kernels->add(block_.data(), stride_ * stride_, H);
+            std::fill(block_.begin(), block_.end(), T(0));
+            pending = 0;
         }
     }
 
     // Hp += the second derivative of the weighted losses of those rows times p, both sets of margins from one reading of X.
+    // Hp starts at 0.
     void hessian_product(Index first, Index last, const T* w, const T* p, double* Hp, const std::atomic<bool>& cancel) {
-        std::fill(g_.begin(), g_.end(), T(0));
-        Index pending = 0;
+        w = in_units_of_X(w);
+        if (rescales()) p = scaled_into(direction_, p);
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
-            margins(i, m, w);
+            find_margins(i, m, w);
             std::swap(z_, h_);
-            margins(i, m, p);
+            find_margins(i, m, p);
             problem_.loss->times_curvature(problem_.loss_parameters, h_.data(), targets_, m, problem_.k, lanes_, z_.data());
-            accumulate(i, m);
-            pending += m;
-            if (pending >= rows_summed_in_place || i + m == last) {
-                problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, Hp);
-                std::fill(g_.begin(), g_.end(), T(0));
-                pending = 0;
-            }
+            accumulate(m, i + m == last, Hp);
         }
+        to_units_of_scaling(Hp);
     }
 
 private:
-    void gradient_of_tile(Index first, Index m, const T* w, double* losses) {
-        if (lanes_ == 1 && (problem_.by_rows || order_) && !problem_.fold) {
-            select(first, m);
-            const WeightedLoss<T> loss{problem_.loss, problem_.loss_parameters, targets_.y, targets_.weight};
-            *losses += problem_.kernels->gradient_rows(rows_, selection_, m, w, loss, g_.data());
-            return;
+    // Are rows gathered into dense ones first?
+    static bool packs(const Problem<T>& problem, const Order* order, Index gram_stride) {
+        if (problem.layout == Layout::csr) return gram_stride > 0;
+        return problem.scaling.factor || (order && problem.layout == Layout::columns);
+    }
+
+    // Sparse rows stay as they are: it is the weights and their gradient that are scaled.
+    bool rescales() const { return as_ == Layout::csr && problem_.scaling.factor; }
+
+    // w f_j for X, and the bias less what the offsets add to every margin
+    const T* scaled_into(std::vector<T>& out, const T* w) const {
+        const Index d = problem_.d;
+        for (Index o = 0; o < lanes_; ++o) {
+            double moved = 0;
+            for (Index j = 0; j < d; ++j) {
+                const T weight = w[j * lanes_ + o] * problem_.scaling.factor[j];
+                out[std::size_t(j * lanes_ + o)] = weight;
+                moved += double(weight) * double(problem_.scaling.offset[j]);
+            }
+            out[std::size_t(d * lanes_ + o)] = T(double(w[d * lanes_ + o]) - moved);
         }
-        margins(first, m, w);
-        residuals(m, losses);
-        accumulate(first, m);
+        return out.data();
+    }
+    const T* in_units_of_X(const T* w) { return rescales() ? scaled_into(weights_, w) : w; }
+
+    void to_units_of_scaling(double* g) const {
+        if (!rescales()) return;
+        const double* all = g + problem_.d * lanes_;  // the sum of the residuals
+        for (Index j = 0; j < problem_.d; ++j)
+            for (Index o = 0; o < lanes_; ++o) {
+                double& sum = g[j * lanes_ + o];
+                sum = double(problem_.scaling.factor[j]) * (sum - double(problem_.scaling.offset[j]) * all[o]);
+            }
+    }
+
+    void find_margins(Index first, Index m, const T* w) {
+        select(first, m);
+        const Kernels<T>& kernels = *problem_.kernels;
+        if (as_ == Layout::rows)
+            kernels.margins_rows(rows_, selection_, m, w, lanes_, z_.data());
+        else if (as_ == Layout::columns)
+            kernels.margins_columns(problem_.columns, selection_.first, m, w, lanes_, z_.data());
+        else
+            kernels.margins_csr(problem_.csr, selection_, m, w, lanes_, z_.data());
     }
 
     // Short enough that the second reading comes from the nearest cache, while memory streams on; where a few rows fill
     // that cache, the next one has to do.
-    static Index capacity(const Problem<T>& problem, bool in_parts) {
+    static Index capacity(const Problem<T>& problem, Layout as, bool in_parts) {
         const Index groups = (problem.n + 15) / 16 * 16;
-        if (problem.by_rows && problem.k == 1 && !in_parts) return std::min(groups, rows_summed_in_place);  // the kernel cuts
-        const Index row_bytes = std::max<Index>(1, problem.d) * Index(sizeof(T));
-        const Index near = 8 * 1024 / row_bytes / 16 * 16, far = (problem.by_rows ? 128 : 256) * 1024 / row_bytes / 16 * 16;
-        const Index wanted = problem.by_rows ? (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256))
-                                             : std::clamp<Index>(far, 64, 1024);
+        if (as == Layout::rows && problem.k == 1 && !in_parts)
+            return std::min(groups, rows_summed_in_place);  // the kernel cuts
+        const Index bytes = std::max<Index>(1, as == Layout::csr ? Index(row_bytes(problem)) : problem.d * Index(sizeof(T)));
+        const bool columns = as == Layout::columns;
+        const Index near = 8 * 1024 / bytes / 16 * 16, far = (columns ? 256 : 128) * 1024 / bytes / 16 * 16;
+        const Index wanted = columns ? std::clamp<Index>(far, 64, 1024)
+                                     : (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256));
         // with many outputs a reading takes so long that the next cache keeps up with it, but a column is summed row after row:
         // not too many of them in T
         const Index many = std::clamp<Index>(far, 16, rows_summed_in_place);
@@ -141,19 +175,24 @@ private:
     }
 
     void select(Index first, Index m) {
-        const Problem<T>& p = problem_;
-        as_rows_ = p.by_rows;
-        rows_ = p.rows;
         selection_ = {nullptr, first};
         if (order_) selection_ = {drawn(first, m), 0};
         select_targets(m);
-        if (order_ && !p.by_rows) {  // gathered into rows
+        if (!packs_) return;
+        pack(m);
+        selection_ = {nullptr, 0};
+    }
+
+    // the selected rows, gathered into dense ones and scaled
+    void pack(Index m) {
+        const Problem<T>& p = problem_;
+        if (p.layout == Layout::rows) return p.kernels->scale_rows(p.rows, selection_, m, p.scaling, packed_.data());
+        if (p.layout == Layout::csr)
+            p.kernels->unpack_csr(p.csr, selection_, m, packed_.data());
+        else
             for (Index j = 0; j < p.d; ++j)
                 for (Index i = 0; i < m; ++i) packed_[std::size_t(i * p.d + j)] = p.columns.columns[j][selection_[i]];
-            as_rows_ = true;
-            rows_ = {packed_.data(), p.d, p.d};
-            selection_ = {nullptr, 0};
-        }
+        if (p.scaling.factor) p.kernels->scale_rows(rows_, {nullptr, 0}, m, p.scaling, packed_.data());
     }
 
     void select_targets(Index m) {
@@ -190,34 +229,52 @@ private:
         return drawn_.data() + (first - drawn_first_);
     }
 
-    void accumulate(Index first, Index m) {
-        if (as_rows_)
-            problem_.kernels->accumulate_rows(rows_, selection_, m, z_.data(), lanes_, g_.data());
+    // Where the gradient of some hundred rows is summed in T before it is added to its sums in double.
+    T* sums_in_place() {
+        if (pending_ == 0) std::fill(g_.begin(), g_.end(), T(0));
+        return g_.data();
+    }
+    void add_in_time(Index m, bool last, double* g) {
+        pending_ += m;
+        if (pending_ < rows_summed_in_place && !last) return;
+        problem_.kernels->add(g_.data(), (problem_.d + 1) * lanes_, g);
+        pending_ = 0;
+    }
+
+    // g += X' r; `last`: no more rows come
+    void accumulate(Index m, bool last, double* g) {
+        const Kernels<T>& kernels = *problem_.kernels;
+        if (as_ == Layout::csr) return kernels.accumulate_csr(problem_.csr, selection_, m, z_.data(), lanes_, g);
+        if (as_ == Layout::rows)
+            kernels.accumulate_rows(rows_, selection_, m, z_.data(), lanes_, sums_in_place());
         else
-            problem_.kernels->accumulate_columns(problem_.columns, first, m, z_.data(), lanes_, g_.data());
+            kernels.accumulate_columns(problem_.columns, selection_.first, m, z_.data(), lanes_, sums_in_place());
+        add_in_time(m, last, g);
     }
 
     // (X 1) as rows of gram_stride, zeros behind
-    void pack_design(Index first, Index m) {
+    void pack_design(Index m) {
         const Index d = problem_.d;
         for (Index i = 0; i < m; ++i) {
             T* out = design_.data() + i * stride_;
-            if (as_rows_)
+            if (as_ == Layout::rows)
                 std::copy_n(rows_.x + selection_[i] * rows_.stride, std::size_t(d), out);
             else
-                for (Index j = 0; j < d; ++j) out[j] = problem_.columns.columns[j][first + i];
+                for (Index j = 0; j < d; ++j) out[j] = problem_.columns.columns[j][selection_[i]];
             out[d] = problem_.intercept ? T(1) : T(0);
         }
     }
 
     const Problem<T>& problem_;
     const Order* order_;
-    Index lanes_, capacity_, stride_;
-    bool as_rows_ = true;
-    DenseRows<T> rows_{};
+    const bool packs_;
+    const Layout as_;  // what the kernels see
+    const Index lanes_, capacity_, stride_;
+    DenseRows<T> rows_;
+    Index pending_ = 0;  // rows in g_
     Selection selection_{};
     Targets<T> targets_{};
-    std::vector<T> z_, y_, weight_, fold_, packed_, g_;
+    std::vector<T> z_, y_, weight_, fold_, packed_, g_, weights_, direction_;
     std::vector<T> h_, design_, scaled_, block_;
     std::vector<Index> drawn_;
     Index drawn_first_ = 0, drawn_count_ = 0;

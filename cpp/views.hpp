@@ -22,6 +22,24 @@ struct DenseColumns {
     Index d;
 };
 
+// Row i holds x[p] in column indices[p] for indptr[i] <= p < indptr[i + 1], and zeros; its columns increase. indices and
+// indptr are both int32, or int64 where `wide`.
+template <class T>
+struct CsrRows {
+    const T* x;
+    const void* indices;
+    const void* indptr;
+    bool wide;
+    Index d;
+};
+
+// Columns are seen as (x_j - offset_j) * factor_j, d numbers each; null for columns as they are.
+template <class T>
+struct Scaling {
+    const T* offset = nullptr;
+    const T* factor = nullptr;
+};
+
 // A shuffled order of rows: six keys, and how many consecutive rows stay together (see order.hpp).
 struct Order {
     const std::uint32_t* keys;

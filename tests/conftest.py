@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gdfast import runtime
+from gdfast.layouts import CsrRows
 
 Array = np.ndarray[Any, Any]
 Features = Any  # an array, or a tuple of columns
@@ -31,9 +32,25 @@ LAYOUTS: dict[str, Callable[[Array], Features]] = {
 }
 
 
+def _csr(index: str) -> Callable[[Array], Features]:
+    def sparse(X: Array) -> Features:
+        rows, columns = np.nonzero(X)
+        memory = np.full(len(rows) + 64, np.nan, dtype=X.dtype)
+        data = memory[: len(rows)]
+        data[:] = X[rows, columns]
+        indptr = np.append(0, np.cumsum(np.bincount(rows, minlength=len(X))))
+        return CsrRows(data, columns.astype(index), indptr.astype(index), X.shape[1])
+
+    return sparse
+
+
+# The same for numbers of which many are 0.
+SPARSE: dict[str, Callable[[Array], Features]] = {"csr": _csr("int32"), "csr64": _csr("int64")}
+
+
 @pytest.fixture(scope="session")
 def layouts() -> dict[str, Callable[[Array], Features]]:
-    return LAYOUTS
+    return LAYOUTS | SPARSE
 
 
 @pytest.fixture(params=LAYOUTS)

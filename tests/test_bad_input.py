@@ -100,6 +100,13 @@ def assert_nothing_lost(name: str, action: Callable[[Any], Any], argument: str, 
 
 # --- X ----------------------------------------------------------------------------------------------------------------
 
+
+def spoilt_csr(X: Array, part: str, at: int, value: float) -> Any:
+    out = sparse.csr_array(X)
+    getattr(out, part)[at] = value
+    return out
+
+
 BAD_X: dict[str, tuple[Callable[[Array], Any], str]] = {
     "1-d": (lambda X: X[:, 0], r"1D.*\(60,\)"),
     "3-d": (lambda X: X[None], r"3.*\(1, 60, 4\)"),
@@ -118,8 +125,12 @@ BAD_X: dict[str, tuple[Callable[[Array], Any], str]] = {
     "records": (lambda X: np.zeros(X.shape, [("a", "f4")]), "(?i)record"),
     "ragged": (lambda X: [[1.0, 2.0], [3.0]] * (N // 2), "inhomogeneous"),
     "dictionary": (lambda X: {"a": X}, "dict|object"),
-    "sparse matrix": (sparse.csr_matrix, "(?i)sparse"),
-    "sparse array": (sparse.coo_array, "(?i)sparse"),
+    "sparse with NaN": (lambda X: spoilt_csr(X, "data", 7, np.nan), r"NaN.*row 1, column 3"),
+    "sparse, a column outside": (lambda X: spoilt_csr(X, "indices", 9, D), r"row 2 has an entry in column 4 of 4"),
+    "sparse, a column below 0": (lambda X: spoilt_csr(X, "indices", 9, -1), r"row 2 has an entry in column -1 of 4"),
+    "sparse, rows that overlap": (lambda X: spoilt_csr(X, "indptr", 3, 2), r"row 2 is entries 8 to 2"),
+    "sparse, rows behind the end": (lambda X: spoilt_csr(X, "indptr", N, 4 * N + 1), "61 offsets that end at"),
+    "sparse, of complex numbers": (lambda X: sparse.csr_matrix(X + 1j), "(?i)complex"),
 }
 
 

@@ -57,7 +57,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     for name, loss in LOSSES.items():
         axes: tuple[tuple[Any, ...], ...] = (
             tuple(runtime.instruction_sets()),
-            ("rows", "columns", "tuple", "strided", "reversed"),
+            ("rows", "columns", "tuple", "strided", "reversed", "csr", "csr64"),
             ("float32", "float64"),
             tuple(k for k in OUTPUTS if k > 1 or loss.target != "class"),
             ROWS,
@@ -91,6 +91,8 @@ def problem(case: Case, layouts: dict[str, Callable[[Array], Any]]) -> tuple[Exa
     rng = np.random.default_rng([case.k, case.n, case.d])
     dtype = np.dtype(case.dtype)
     X = rng.standard_normal((case.n, case.d)).astype(dtype)
+    if case.layout.startswith("csr"):
+        X *= rng.random(X.shape) < rng.choice([0.02, 0.3, 1.0])
     w = (rng.standard_normal((case.d + 1, case.k)) / np.sqrt(case.d)).astype(dtype)
     y = targets_of(LOSSES[case.loss], case.n, case.k, rng, dtype)
     weight = None
@@ -197,7 +199,7 @@ def test_the_sample_of_cases_has_every_value_of_every_axis_for_every_loss() -> N
         assert {case.k for _, case in mine} == {k for k in OUTPUTS if k > 1 or loss.target != "class"}
         assert {case.n for _, case in mine} == set(ROWS)
         assert {case.d for _, case in mine} == set(COLUMNS)
-        for axis, size in (("layout", 5), ("dtype", 2), ("weighted", 2), ("intercept", 2)):
+        for axis, size in (("layout", 7), ("dtype", 2), ("weighted", 2), ("intercept", 2)):
             assert len({getattr(case, axis) for _, case in mine}) == size
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from scipy import sparse
 
+from gdfast.layouts import CsrRows, take_rows, to_dense
 from gdfast.sources import Table, as_labels, as_table, as_target, as_weight, feature_names
 
 N, D = 6, 4
@@ -258,12 +260,148 @@ def test_refused_table(X: Any, error: type[Exception], words: str) -> None:
     assert re.search(r"\bZ\b", str(caught.value))
 
 
+# --- sparse matrices
+
+INDICES = ("int32", "int64")
+
+
+def sparse_numbers(dtype: str = "float32", index: str = "int32") -> Any:
+    """7 x 5, row 2 and column 3 empty."""
+    X = np.random.default_rng(4).standard_normal((7, 5)).astype(dtype)
+    X[2], X[:, 3], X[0, :2] = 0, 0, 0
+    S = sparse.csr_array(X)
+    S.indices, S.indptr = S.indices.astype(index), S.indptr.astype(index)
+    return S
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix])
+def test_csr_is_used_in_place(kind: Any, dtype: str, index: str) -> None:
+    S = kind(sparse_numbers(dtype, index))
+    S.indices, S.indptr = S.indices.astype(index), S.indptr.astype(index)
+    table = as_table(S)
+    assert isinstance(table.X, CsrRows)
+    assert (table.n, table.d, table.dtype, table.copies) == (7, 5, np.dtype(dtype), ())
+    for part in ("data", "indices", "indptr"):
+        assert np.shares_memory(getattr(table.X, part), getattr(S, part))
+    assert np.array_equal(to_dense(table.X), S.toarray())
+    for rows in (slice(None, None, 3), np.array([2, 0, 6, 6])):
+        assert np.array_equal(to_dense(take_rows(table.X, rows)), S.toarray()[rows])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("kind", ["csc", "coo", "lil", "dok", "bsr", "dia"])
+def test_other_sparse_matrices_become_csr_and_say_so(kind: str, dtype: str) -> None:
+    S = sparse_numbers(dtype)
+    table = as_table(S.asformat(kind))
+    assert np.array_equal(to_dense(table.X), S.toarray())
+    assert len(table.copies) == 1
+    assert f"{kind} converted to csr" in table.copies[0]
+
+
+@pytest.mark.parametrize(("kind", "becomes"), [("?", "f8"), ("i4", "f8"), ("u1", "f8"), (">f8", "f8"), (">f4", "f4")])
+def test_sparse_numbers_of_other_types_are_converted_as_dense_ones(kind: str, becomes: str) -> None:
+    S = sparse_numbers("float64")
+    S.data = np.abs(4 * S.data).astype(kind)
+    table = as_table(S)
+    assert table.dtype == becomes
+    assert np.array_equal(to_dense(table.X), S.toarray().astype(becomes))
+    assert len(table.copies) == 1
+    assert as_table(S, dtype="float32").dtype == np.float32
+
+
+def test_columns_out_of_order_are_sorted_and_entries_of_one_cell_summed() -> None:
+    S = sparse.csr_array(([1.0, 2.0, 4.0, 8.0], [3, 1, 3, 0], [0, 3, 4]), shape=(2, 4))
+    table = as_table(S)
+    assert np.array_equal(to_dense(table.X), [[0, 2, 0, 5], [8, 0, 0, 0]])
+    assert np.array_equal(table.X.indices, [1, 3, 0])
+    assert "sorted and summed" in table.copies[0]
+    assert np.array_equal(S.indices, [3, 1, 3, 0])  # what came is not written to
+    S.data[:] = 1e308, 0, 1e308, 0
+    with pytest.raises(ValueError, match=r"X contains infinity.*row 0, column 3"):
+        as_table(S)
+
+
+def test_indices_of_two_kinds_and_memory_behind_the_last_entry() -> None:
+    S = sparse_numbers()
+    expected = S.toarray()
+    S.indptr = S.indptr.astype("int64")
+    S.indices, S.data = np.append(S.indices, 99).astype("int32"), np.append(S.data, np.float32(np.nan))
+    table = as_table(S)
+    assert table.X.indices.dtype == table.X.indptr.dtype == np.int64
+    assert np.array_equal(to_dense(table.X), expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "value", "words"),
+    [
+        ("indptr", 0, 1, "indptr says that row 0"),
+        ("indptr", 4, -1, "indptr says that row"),
+        ("indptr", 4, 10**6, "indptr says that row"),
+        ("indptr", -1, 10**6, "not a valid sparse matrix"),
+        ("indices", 3, 5, "in column 5 of 5"),
+        ("indices", -1, -1, "row 6 has an entry in column -1 of 5"),
+        ("indices", -1, 2**31 - 1, "in column 2147483647 of 5"),
+        ("data", -1, np.nan, "NaN (row 6, column"),
+        ("data", 0, -np.inf, "infinity"),
+    ],
+)
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_malformed_csr_is_refused(
+    isa: str, dtype: str, index: str, part: str, at: int, value: float, words: str
+) -> None:
+    S = sparse_numbers(dtype, index)
+    getattr(S, part)[at] = value
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        as_table(S, name="Z")
+    assert re.search(r"\bZ\b", str(caught.value))
+    if part == "data":
+        as_table(S, check_finite=False)
+    else:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            as_table(S, check_finite=False)
+
+
+def test_the_first_malformed_row_of_many_is_named() -> None:
+    for at in (0, 4095, 4096, 39_999):
+        S = sparse.csr_array(np.ones((40_000, 3), dtype=np.float32))
+        S.indices[[3 * at + 1, -1]] = 3
+        for threads in (1, 2):
+            with pytest.raises(ValueError, match=rf"row {at} has an entry in column 3 of 3"):
+                as_table(S, threads=threads)
+
+
+def test_other_malformed_sparse_matrices_are_refused_before_scipy_reads_them() -> None:
+    by_column = sparse_numbers().tocsc()
+    by_column.indices[1] = 10**6
+    with pytest.raises(ValueError, match=r"column 0 has an entry in row 1000000 of 7"):
+        as_table(by_column)
+    cells = sparse_numbers().tocoo()
+    cells.coords[1][2] = -3
+    with pytest.raises(ValueError, match=r"entry 2 is in column -3 of 5"):
+        as_table(cells)
+
+
+def test_empty_sparse_matrices_and_vectors_are_refused() -> None:
+    for shape, words in (((0, 3), "0 sample"), ((3, 0), "0 feature")):
+        with pytest.raises(ValueError, match=words):
+            as_table(sparse.csr_array(shape))
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D"):
+        as_table(sparse.coo_array(np.ones(3)))
+    assert as_table(sparse.csr_array((4, 3))).n == 4  # no entry at all
+
+
 @pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array"])
-def test_sparse_is_refused(kind: str) -> None:
-    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+def test_sparse_targets_are_refused(kind: str) -> None:
     S = getattr(sparse, kind)(np.eye(3))
-    for door in (as_table, lambda y: as_target(y, 3, dtype="f8", name="X"), lambda y: as_labels(y, 3, name="X")):
-        with pytest.raises(TypeError, match=r"sparse input is not supported yet; densify it with X.toarray\(\)"):
+    for door in (
+        lambda y: as_target(y, 3, dtype="f8"),
+        lambda y: as_labels(y, 3),
+        lambda y: as_weight(y, 3, dtype="f8"),
+    ):
+        with pytest.raises(TypeError, match=r"is a sparse .*, expected a dense array"):
             door(S)
 
 

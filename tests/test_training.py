@@ -14,6 +14,7 @@ from rules import every_kernel
 from gdfast import _core, losses, ops, runtime
 from gdfast.backends import cpu, reference
 from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
+from gdfast.layouts import to_dense
 from gdfast.losses import LogLoss, Loss, SquaredError
 from gdfast.optimizers import SGD, Adam, AdamW, Nadam, Optimizer
 from gdfast.penalties import Bounds, ElasticNet
@@ -79,7 +80,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     for name, loss in LOSSES.items():
         axes: tuple[tuple[Any, ...], ...] = (
             tuple(runtime.instruction_sets()),
-            ("rows", "columns", "tuple", "strided", "reversed"),
+            ("rows", "columns", "tuple", "strided", "reversed", "csr", "csr64"),
             ("float32", "float64"),
             tuple(k for k in (1, 2, 5, 17) if k > 1 or loss.target != "class"),
             (1, 7, 64, 0, -1),
@@ -114,8 +115,7 @@ def targets(loss: Loss, n: int, k: int, rng: np.random.Generator, dtype: Any) ->
 
 def widened(examples: Examples, dtype: Any) -> Examples:
     weight = None if examples.weight is None else examples.weight.astype(dtype)
-    X = np.column_stack(examples.X) if isinstance(examples.X, tuple) else examples.X
-    return Examples(X.astype(dtype), examples.y.astype(dtype), weight, examples.k)
+    return Examples(to_dense(examples.X).astype(dtype), examples.y.astype(dtype), weight, examples.k)
 
 
 def run(backend: Any, examples: Examples, plan: Plan, epochs: int, threads: int = 1) -> tuple[State, list[EpochReport]]:
@@ -132,6 +132,8 @@ def test_epochs_equal_the_specification(isa: str, case: Case, layouts: dict[str,
     n, loss = 203, LOSSES[case.loss]
     rng = np.random.default_rng([case.d, case.k])
     X = (rng.standard_normal((n, case.d)) / np.sqrt(case.d)).astype(case.dtype)
+    if case.layout.startswith("csr"):
+        X *= rng.random(X.shape) < 0.3
     weight = (rng.uniform(0.2, 2, n) * (rng.random(n) > 0.1)).astype(case.dtype) if case.weighted else None
     examples = Examples(layouts[case.layout](X), targets(loss, n, case.k, rng, case.dtype), weight, case.k)
     plan = Plan(
@@ -172,7 +174,7 @@ def test_the_sample_of_cases_has_every_value_of_every_axis_for_every_loss() -> N
         mine = [case for _, case in drawn if case.loss == name]
         assert {isa for isa, case in drawn if case.loss == name} == set(runtime.instruction_sets())
         sizes = {
-            "layout": 5,
+            "layout": 7,
             "dtype": 2,
             "batch": 5,
             "weighted": 2,
@@ -197,11 +199,11 @@ def large(dtype: Any, k: int, layout: Callable[[Array], Any], weighted: bool = T
     weight = rng.uniform(0, 2, n).astype(dtype) if weighted else None
     examples = Examples(layout(X), rng.integers(0, max(k, 2), n).astype(dtype), weight, k)
     assert X.nbytes * k > SMALL_WORK
-    assert _core.shards_of(n, d, k, X.itemsize) >= 8
+    assert _core.shards_of(n, examples.X, k) >= 8
     return examples
 
 
-@pytest.mark.parametrize("name", ["rows", "columns", "tuple"])
+@pytest.mark.parametrize("name", ["rows", "columns", "tuple", "csr"])
 @pytest.mark.parametrize("k", [1, 5])
 def test_passes_have_the_same_bits_for_any_number_of_threads(
     isa: str, dtype: Any, k: int, name: str, layouts: dict[str, Callable[[Array], Any]], rng: np.random.Generator
@@ -225,7 +227,7 @@ def test_passes_have_the_same_bits_for_any_number_of_threads(
 
 
 @pytest.mark.parametrize("batch", [1500, 4096, 12_000])
-@pytest.mark.parametrize("name", ["rows", "tuple"])
+@pytest.mark.parametrize("name", ["rows", "tuple", "csr"])
 @pytest.mark.parametrize("k", [1, 5])
 def test_epochs_have_the_same_bits_for_any_number_of_threads(
     dtype: Any, k: int, name: str, batch: int, layouts: dict[str, Callable[[Array], Any]]
@@ -240,7 +242,7 @@ def test_epochs_have_the_same_bits_for_any_number_of_threads(
         seed=1,
         average_from=3,
     )
-    assert _core.shards_of(batch, examples.d, k, examples.dtype.itemsize) > 4
+    assert _core.shards_of(batch, examples.X, k) > 4
     with runtime.worker():
         state, reports = run(cpu, examples, plan, 2, 1)
         for threads in THREADS:

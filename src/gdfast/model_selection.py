@@ -24,8 +24,9 @@ from gdfast import runtime, scores
 from gdfast.backends import cpu
 from gdfast.estimators.minibatch import SGDModel
 from gdfast.estimators.standardize import Standardization
+from gdfast.layouts import Features
 from gdfast.losses import Loss
-from gdfast.plan import Examples, Features, Plan, State
+from gdfast.plan import Examples, Plan, State
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import History
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from gdfast import __version__, estimators, optimizers, schedules
 from gdfast.checkpoint import CheckpointError, load_arrays, save_arrays
-from gdfast.estimators.linear import LinearClassifier, LinearModel
+from gdfast.estimators.linear import LinearClassifier, LinearModel, dense_coefficients
 from gdfast.penalties import Bounds
 from gdfast.plan import State
 from gdfast.schedules import Plateau
@@ -52,7 +52,7 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: Mapping[str, Any] |
         parameters["random_state"] = None
     if "callbacks" in parameters:
         parameters["callbacks"] = None
-    arrays = {"coef_": model.coef_, "intercept_": np.asarray(model.intercept_)}
+    arrays = {"coef_": dense_coefficients(model), "intercept_": np.asarray(model.intercept_)}
     attributes = {key: getattr(model, key) for key in _ATTRIBUTES if hasattr(model, key)}
     state: State | None = getattr(model, "_state", None)
     if state is not None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from gdfast.clipping import Clipping
+from gdfast.layouts import Features, shape_of, take_rows
 from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
 from gdfast.penalties import Bounds, ElasticNet
 from gdfast.schedules import Plateau
 
 Array = np.ndarray[Any, Any]
-Features = Union[Array, tuple[Array, ...]]  # rows or columns of an array, or one array a column: see sources.Table
 _BLOCK = 16  # rows that a sample takes in one place
 
 
@@ -38,11 +38,11 @@ class Examples:
 
     @property
     def n(self) -> int:
-        return len(self.X[0]) if isinstance(self.X, tuple) else int(self.X.shape[0])
+        return shape_of(self.X)[0]
 
     @property
     def d(self) -> int:
-        return len(self.X) if isinstance(self.X, tuple) else int(self.X.shape[1])
+        return shape_of(self.X)[1]
 
     @property
     def total_weight(self) -> float:
@@ -59,7 +59,7 @@ class Examples:
         stratum = self.n / blocks
         places = np.arange(blocks) * stratum + np.random.default_rng(0).random(blocks) * (stratum - _BLOCK)
         chosen = (places.astype(np.int64)[:, None] + np.arange(_BLOCK)).ravel()
-        rows = tuple(x[chosen] for x in self.X) if isinstance(self.X, tuple) else np.ascontiguousarray(self.X[chosen])
+        rows = take_rows(self.X, chosen)
         weight, fold = (None if a is None else a[chosen] for a in (self.weight, self.fold))
         return Examples(rows, self.y[chosen], weight, self.k, fold)
 

@@ -6,7 +6,6 @@ copied is listed in `Table.copies`. Behind this door code trusts its input.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,26 +16,28 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gdfast._core import find_non_finite
+from gdfast.conversion import ENCODE, convert, float_type, require_cells, require_real, size_of, where_missing
+from gdfast.layouts import Features
+from gdfast.sparse import is_sparse, open_sparse
 
 __all__ = ["Table", "as_labels", "as_table", "as_target", "as_weight", "feature_names"]
 
 _Array = NDArray[Any]
-
-_ENCODE = "encode text and categories as numbers first, for example one-hot (sklearn.preprocessing.OneHotEncoder)"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """Rows of features as the kernels read them: validated, in place wherever possible, never written to.
 
-    X       one of three layouts, aligned and of `dtype`: (a) 2-d, unit stride along a row, any row stride; (b) 2-d,
-            unit stride along a column, positive column stride; (c) a tuple of d contiguous columns of length n.
+    X       one of four layouts, aligned and of `dtype`: (a) 2-d, unit stride along a row, any row stride; (b) 2-d,
+            unit stride along a column, positive column stride; (c) a tuple of d contiguous columns of length n;
+            (d) ``CsrRows``, the columns of each row in increasing order.
     n, d    rows and columns, both at least 1.
     dtype   float32 or float64 in native byte order.
     copies  a sentence for every copy that had to be made, with its reason and size; () for data used in place.
     """
 
-    X: _Array | tuple[_Array, ...]
+    X: Features
     n: int
     d: int
     dtype: np.dtype[Any]
@@ -46,21 +47,24 @@ class Table:
 def as_table(
     X: Any, *, name: str = "X", dtype: DTypeLike | None = None, check_finite: bool = True, threads: int = 1
 ) -> Table:
-    """Open a 2-d array, list of rows, data frame or Arrow table of numbers as a `Table`.
+    """Open a 2-d array, list of rows, data frame, Arrow table or SciPy sparse matrix of numbers as a `Table`.
 
     dtype: float32 or float64 to convert to. None keeps these two and makes float32 of float16, float64 of all others;
     unlike columns of a frame meet where NumPy's promotion puts them (float32 with bool: float32, with int32: float64).
     check_finite=False saves one pass over X, with so many threads, and lets NaN (missing values of a frame too) and
     infinity through.
 
-    Raises ValueError: not 2-d, no rows, no columns, masked, text, dates, complex, NaN, infinity.
-    TypeError: sparse, a lazy frame, objects that are not numbers.
+    Raises ValueError: not 2-d, no rows, no columns, masked, text, dates, complex, NaN, infinity, a sparse matrix whose
+    indices point outside of it. TypeError: a lazy frame, objects that are not numbers.
     """
     wanted = None if dtype is None else np.dtype(dtype)
+    if is_sparse(X):
+        csr, copies = open_sparse(X, name, wanted, check_finite, threads)
+        return Table(csr, csr.n, csr.d, csr.dtype, copies)
     names: list[Any] | None = None
     if _is_frame(X):
         names, content = _open_frame(X, name)
-        _require_cells((len(X), len(names)), name)
+        require_cells((len(X), len(names)), name)
         in_one = isinstance(content, np.ndarray)
         table = _from_array(content, name, wanted) if in_one else _from_columns(content, names, name, wanted)
     else:
@@ -150,10 +154,8 @@ def feature_names(X: Any) -> list[str] | None:
 
 def _array(value: Any, name: str) -> _Array:
     """`value` as an ndarray of any shape and dtype, in place where it can be."""
-    sparse = sys.modules.get("scipy.sparse")  # where it was never imported, nobody holds a sparse matrix
-    if sparse is not None and sparse.issparse(value):
-        what = f"{name} is a sparse {type(value).__name__}"
-        raise TypeError(f"{what}: sparse input is not supported yet; densify it with {name}.toarray().")
+    if is_sparse(value):
+        raise TypeError(f"{name} is a sparse {type(value).__name__}, expected a dense array: {name}.toarray() is one.")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         what = f"{name} is a masked array with masked values, expected plain numbers"
         raise ValueError(f"{what}; fill them with {name}.filled(value) or drop their rows.")
@@ -161,13 +163,6 @@ def _array(value: Any, name: str) -> _Array:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be read as an array: {error}") from error
-
-
-def _require_cells(shape: tuple[int, ...], name: str) -> None:
-    for size, unit in zip(shape, ("sample", "feature"), strict=True):
-        if size == 0:
-            found = f"Found array with 0 {unit}(s) (shape={shape}) while a minimum of 1 is required."
-            raise ValueError(f"{found} {name} must hold one row per sample and one column per feature.")
 
 
 def _from_array(a: _Array, name: str, wanted: np.dtype[Any] | None, *, python: bool = False) -> Table:
@@ -178,8 +173,8 @@ def _from_array(a: _Array, name: str, wanted: np.dtype[Any] | None, *, python: b
         raise ValueError(f"{got} {advice} array.reshape(1, -1) if it contains a single sample.")
     if a.ndim > 2:
         raise ValueError(f"Found array with dim {a.ndim}, expected 2: {name} has shape {a.shape}, not (rows, columns).")
-    _require_cells(a.shape, name)
-    dtype = wanted or _float_type(a.dtype)
+    require_cells(a.shape, name)
+    dtype = wanted or float_type(a.dtype)
     X = _in_kernel_layout(a) if a.dtype == dtype else None
     if X is not None and not python:
         return Table(X, a.shape[0], a.shape[1], dtype, ())
@@ -187,8 +182,8 @@ def _from_array(a: _Array, name: str, wanted: np.dtype[Any] | None, *, python: b
         reason = f"{'Python sequence' if python else a.dtype} converted to {dtype}"
     else:
         reason = f"{dtype} with strides {a.strides} copied" if a.flags.aligned else f"misaligned {dtype} copied"
-    X = _convert(a, dtype, name) if X is None else X
-    return Table(X, a.shape[0], a.shape[1], dtype, (f"{name}: {reason}, {_size(X.nbytes)}",))
+    X = convert(a, dtype, name) if X is None else X
+    return Table(X, a.shape[0], a.shape[1], dtype, (f"{name}: {reason}, {size_of(X.nbytes)}",))
 
 
 def _in_kernel_layout(a: _Array) -> _Array | None:
@@ -200,48 +195,6 @@ def _in_kernel_layout(a: _Array) -> _Array | None:
     if step == item:
         return a if (row, step) == a.strides else as_strided(a, strides=(row, step))
     return a if row == item and step > 0 and n > 1 else None
-
-
-def _float_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64)
-
-
-def _convert(a: _Array, dtype: np.dtype[Any], what: str) -> _Array:
-    """A fresh C-order copy. Values too large for `dtype` become infinity, missing ones NaN: the scan finds both."""
-    held = _require_real(a, what)
-    if a.dtype.kind in "SUT":
-        raise ValueError(f"could not convert string to float: {str(a.flat[0])!r}. {held}; {_ENCODE}.")
-    if a.dtype == object:
-        a = np.where(_missing(a), np.nan, a)
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.array(a, dtype=dtype, order="C")
-    except (TypeError, ValueError, OverflowError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{error}. {held}; {_ENCODE}.") from error
-
-
-def _require_real(a: _Array, what: str) -> str:
-    held = f"{what} has dtype {a.dtype}, expected real numbers"
-    if a.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {held}; pass the real and imaginary parts on their own.")
-    if a.dtype.kind in "mMV":
-        raise ValueError(f"Dates and records are not supported: {held}; convert dates to days since a fixed day.")
-    return held
-
-
-def _missing(a: _Array) -> NDArray[np.bool_]:
-    """Where an object array holds None, NaN, pd.NA or NaT (by name: pandas need not be installed)."""
-
-    def is_missing(v: object) -> bool:
-        nan = isinstance(v, (float, np.floating)) and bool(np.isnan(v))
-        return nan or type(v).__name__ in ("NoneType", "NAType", "NaTType")
-
-    return np.fromiter(map(is_missing, a.flat), np.bool_, a.size).reshape(a.shape)
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 100_000 else f"{nbytes} B"
 
 
 def _rows(value: Any, n: int, name: str) -> _Array:
@@ -258,7 +211,7 @@ def _rows(value: Any, n: int, name: str) -> _Array:
 
 def _finite_contiguous(a: _Array, dtype: np.dtype[Any], name: str) -> _Array:
     if a.dtype != dtype or not (a.flags.c_contiguous and a.flags.aligned):
-        a = _convert(a, dtype, name)
+        a = convert(a, dtype, name)
     a = a.ravel().reshape(a.shape)  # a view: one row counts as contiguous with any stride, and kernels look at strides
     _require_finite(a, name)
     return a
@@ -281,7 +234,7 @@ def _label_values(y: Any, a: _Array, name: str) -> _Array:
     if a.dtype.kind in "OT" or (python and a.dtype.kind in "SU"):
         # from y: NumPy has made text of every None and NaN in a list of strings
         values = np.asarray(y, dtype=object).reshape(-1) if python else a.astype(object)
-        missing = _missing(values)
+        missing = where_missing(values)
         if missing.any():
             _refuse_value(np.nan, a.dtype, name, int(missing.argmax()))
         sorts = set(map(type, values))
@@ -290,9 +243,9 @@ def _label_values(y: Any, a: _Array, name: str) -> _Array:
         if a.ndim != 1 or (a.dtype.kind in "OU" and not all(texts)):
             held = ", ".join(sorted(sort.__name__ for sort in sorts))
             raise ValueError(f"Unknown label type: {name} holds {held}, expected only strings or only integers.")
-    _require_real(a, name)
+    require_real(a, name)
     if a.dtype.kind == "f":
-        _finite_contiguous(a, _float_type(a.dtype), name)
+        _finite_contiguous(a, float_type(a.dtype), name)
         fractional = a != np.floor(a)
         if fractional.any():
             i = int(fractional.argmax())
@@ -301,9 +254,7 @@ def _label_values(y: Any, a: _Array, name: str) -> _Array:
     return a
 
 
-def _require_finite(
-    X: _Array | tuple[_Array, ...], name: str, names: list[Any] | None = None, threads: int = 1
-) -> None:
+def _require_finite(X: Any, name: str, names: list[Any] | None = None, threads: int = 1) -> None:
     """Scan in place; an error names the first bad cell (of the first bad column where X is a tuple of columns)."""
     for k, a in enumerate(X if isinstance(X, tuple) else (X,)):
         at = find_non_finite(a, threads)
@@ -357,17 +308,17 @@ def _pandas_block(X: Any) -> _Array | None:
 def _from_columns(columns: Iterator[Any], names: list[Any], name: str, wanted: np.dtype[Any] | None) -> Table:
     labels = [f"column {label!r} of {name}" for label in names]
     read = [_read_column(column, label) for column, label in zip(columns, labels, strict=True)]
-    dtype = wanted or _float_type(np.result_type(*(a.dtype for a, _ in read)))
+    dtype = wanted or float_type(np.result_type(*(a.dtype for a, _ in read)))
     arrays: list[_Array] = []
     copied: dict[str, list[int]] = {}
     for (a, in_place), label in zip(read, labels, strict=True):
         usable = a.dtype == dtype and a.flags.c_contiguous and a.flags.aligned
-        arrays.append(a if usable else _convert(a, dtype, label))
+        arrays.append(a if usable else convert(a, dtype, label))
         if not (usable and in_place):
             reason = "gathered" if a.dtype == dtype else f"{a.dtype} converted to {dtype}"
             copied.setdefault(reason, []).append(arrays[-1].nbytes)
     of = f"of {len(arrays)} columns"
-    copies = tuple(f"{name}: {len(sizes)} {of} {reason}, {_size(sum(sizes))}" for reason, sizes in copied.items())
+    copies = tuple(f"{name}: {len(sizes)} {of} {reason}, {size_of(sum(sizes))}" for reason, sizes in copied.items())
     return Table(tuple(arrays), len(arrays[0]), len(arrays), dtype, copies)
 
 
@@ -377,7 +328,7 @@ def _read_column(column: Any, what: str) -> tuple[_Array, bool]:
 
     s = nw.from_native(column, series_only=True)
     if not (s.dtype.is_numeric() or s.dtype in (nw.Boolean, nw.Object, nw.Unknown)):
-        raise ValueError(f"could not convert string to float: {what} holds {s.dtype}, expected numbers; {_ENCODE}.")
+        raise ValueError(f"could not convert string to float: {what} holds {s.dtype}, expected numbers; {ENCODE}.")
     if s.dtype in (nw.Int128, nw.UInt128):  # NumPy has no such numbers
         s = s.cast(nw.Float64)
     a = s.to_numpy()

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gdfast.layouts import Features
 from gdfast.losses import Loss
-from gdfast.plan import EpochReport, Examples, Features, Member, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, Plan, State
 
 Array = np.ndarray[Any, Any]
 

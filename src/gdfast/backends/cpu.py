@@ -10,18 +10,18 @@ import numpy as np
 
 from gdfast import _core
 from gdfast.clipping import Clipping
+from gdfast.layouts import Features, shape_of
 from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of
 from gdfast.penalties import Bounds, ElasticNet, of_each
-from gdfast.plan import EpochReport, Examples, Features, Member, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, Plan, State
 
 Array = np.ndarray[Any, Any]
 
 
 def margins(X: Features, w: Array, threads: int = 1) -> Array:
-    n = len(X[0]) if isinstance(X, tuple) else X.shape[0]
-    z = np.empty((n, w.shape[1]), dtype=w.dtype)
+    z = np.empty((shape_of(X)[0], w.shape[1]), dtype=w.dtype)
     _core.margins(X, w, z, threads)
     return z
 

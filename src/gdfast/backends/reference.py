@@ -11,17 +11,14 @@ from typing import Any
 import numpy as np
 
 from gdfast.clipping import Clipping
+from gdfast.layouts import Features, to_dense
 from gdfast.losses import Loss, one_column_per_class
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of, order_rows
 from gdfast.penalties import Bounds, ElasticNet, of_each, soft_threshold
-from gdfast.plan import EpochReport, Examples, Features, Member, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, Plan, State
 
 Array = np.ndarray[Any, Any]
-
-
-def _matrix(X: Features) -> Array:
-    return np.column_stack(X) if isinstance(X, tuple) else X
 
 
 def _targets(examples: Examples) -> Array:
@@ -32,7 +29,7 @@ def _targets(examples: Examples) -> Array:
 
 
 def margins(X: Features, w: Array, threads: int = 1) -> Array:
-    return np.asarray(_matrix(X) @ w[:-1] + w[-1])
+    return np.asarray(to_dense(X) @ w[:-1] + w[-1])
 
 
 def _loss_and_gradient(X: Array, y: Array, weight: Any, loss: Loss, w: Array) -> tuple[Any, Array]:
@@ -43,7 +40,7 @@ def _loss_and_gradient(X: Array, y: Array, weight: Any, loss: Loss, w: Array) ->
 
 def gradient(examples: Examples, loss: Loss, w: Array, fit_intercept: bool, threads: int = 1) -> tuple[float, Array]:
     weight = 1.0 if examples.weight is None else examples.weight[:, None]
-    value, g = _loss_and_gradient(_matrix(examples.X), _targets(examples), weight, loss, w)
+    value, g = _loss_and_gradient(to_dense(examples.X), _targets(examples), weight, loss, w)
     if not fit_intercept:
         g[-1] = 0
     return float(value), g.astype(np.float64)
@@ -53,7 +50,7 @@ def hessian(
     examples: Examples, loss: Loss, w: Array, fit_intercept: bool, threads: int = 1
 ) -> tuple[float, Array, Array]:
     value, g = gradient(examples, loss, w, fit_intercept)
-    X = np.column_stack([_matrix(examples.X), np.full(examples.n, float(fit_intercept), dtype=examples.dtype)])
+    X = np.column_stack([to_dense(examples.X), np.full(examples.n, float(fit_intercept), dtype=examples.dtype)])
     h = loss.curvature(margins(examples.X, w), _targets(examples))[:, :1]
     if examples.weight is not None:
         h = h * examples.weight[:, None]
@@ -91,7 +88,7 @@ def update(
 
 
 def hessian_product(examples: Examples, loss: Loss, w: Array, p: Array, fit_intercept: bool, threads: int = 1) -> Array:
-    X = _matrix(examples.X)
+    X = to_dense(examples.X)
     u = loss.times_curvature(X @ w[:-1] + w[-1], _targets(examples), X @ p[:-1] + (p[-1] if fit_intercept else 0))
     u = u if examples.weight is None else u * examples.weight[:, None]
     last = u.sum(axis=0, keepdims=True) if fit_intercept else np.zeros_like(p[-1:])
@@ -102,7 +99,7 @@ def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:
     began = time.perf_counter()
-    X, y, n, w = _matrix(examples.X), _targets(examples), examples.n, state.w
+    X, y, n, w = to_dense(examples.X), _targets(examples), examples.n, state.w
     order = order_rows(n, keys_of(plan.seed, state.epoch), block=min(plan.block, n)) if plan.shuffle else None
     norms, losses = np.zeros(len(rates)), np.zeros(len(rates))
     made, finite = 0, True

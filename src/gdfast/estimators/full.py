@@ -12,6 +12,7 @@ from gdfast.estimators.linear import (
     LinearClassifier,
     LinearModel,
     LinearRegressor,
+    SparseCoefficients,
     all_or_nothing,
     check_choice,
     check_flag,
@@ -93,7 +94,7 @@ def _solve(
     return solution
 
 
-class LogisticRegression(LinearClassifier):
+class LogisticRegression(LinearClassifier, SparseCoefficients):
     """minimise  sum_i s_i loss_i / sum_i s_i + alpha ((1 - l1_ratio) / 2 |w|^2 + l1_ratio |w|_1),  alpha = 1 / (C sum_i s_i)
 
     The loss is the log-loss for two classes and softmax cross-entropy (true multinomial) for more; s are the sample
@@ -159,7 +160,7 @@ class LogisticRegression(LinearClassifier):
 
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
-        """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None.
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) labels; sample_weight: (n,) or None.
 
         Raises ValueError for what cannot be learned from (shapes, NaN, one class, negative weights, ...), naming it.
         """
@@ -277,7 +278,7 @@ class LinearRegression(LeastSquares):
 
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
-        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
         self._check_flags()
         tol = check_number(self, "tol", low=0, infinite=True)
         self._fit(X, y, sample_weight, 0.0, tol=tol, max_iter=1000, solver="auto")
@@ -319,7 +320,7 @@ class Ridge(LeastSquares):
 
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
-        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
         self._check_flags()
         check_seed(self)
         check_choice(self, "solver", _RIDGE_SOLVERS)

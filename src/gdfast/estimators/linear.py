@@ -120,13 +120,18 @@ class LinearModel(BaseEstimator):
         self.intercept_ = w[-1].copy()
 
     def _weights(self, dtype: Any) -> Array:
-        coef = np.atleast_2d(self.coef_)
+        coef = np.atleast_2d(dense_coefficients(self))
         intercept = np.broadcast_to(np.atleast_1d(self.intercept_), (coef.shape[0],))
         return np.ascontiguousarray(np.vstack([coef.T, intercept[None, :]]), dtype=dtype)
 
     def _margins(self, X: Any) -> Array:
         table = self._read(X, first=False)
         return cpu.margins(table.X, self._weights(table.dtype), runtime.threads(getattr(self, "n_jobs", None)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _progress(self, unit: str) -> Callable[[int, float], object]:
         """callback(iteration, objective) -> true to stop: prints with ``verbose``, then asks ``_callback`` where one is set."""
@@ -145,6 +150,31 @@ class LinearModel(BaseEstimator):
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(inside):
             frame, level = frame.f_back, level + 1
         warnings.warn(f"{type(self).__name__} {what}. {advice}", ConvergenceWarning, stacklevel=level)
+
+
+def dense_coefficients(model: Any) -> Array:
+    """coef_ as an array, whether or not it has been made sparse."""
+    return model.coef_ if isinstance(model.coef_, np.ndarray) else np.asarray(model.coef_.toarray())
+
+
+class SparseCoefficients:
+    """coef_ with few non-zeros (L1) may be kept as a SciPy array; predictions are the same."""
+
+    coef_: Any
+
+    def sparsify(self) -> Any:
+        """coef_ becomes a scipy.sparse.csr_array."""
+        from scipy.sparse import csr_array
+
+        check_is_fitted(self)
+        self.coef_ = csr_array(self.coef_)
+        return self
+
+    def densify(self) -> Any:
+        """coef_ becomes a NumPy array again."""
+        check_is_fitted(self)
+        self.coef_ = dense_coefficients(self)
+        return self
 
 
 class LinearClassifier(ClassifierMixin, LinearModel):

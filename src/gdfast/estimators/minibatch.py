@@ -14,7 +14,7 @@ from sklearn.base import is_classifier
 from gdfast import runtime
 from gdfast.backends import cpu
 from gdfast.estimators.callbacks import CallbackSupportMixin, Tasks
-from gdfast.estimators.linear import LinearModel
+from gdfast.estimators.linear import LinearModel, SparseCoefficients, dense_coefficients
 from gdfast.estimators.parameters import DescentParameters
 from gdfast.estimators.standardize import SPREAD, Standardization, spread
 from gdfast.estimators.validation import Held, hold_out
@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 LIMITS = {"max_epochs": "max_iter", "max_steps": "max_steps", "max_seconds": "max_seconds"}
 
 
-class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel):
+class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoefficients):
     """A run of mini-batches from parameters and rows, and what is kept of it."""
 
     def _start(self, d: int, k: int, dtype: Any, coef_init: Any, intercept_init: Any) -> Array:
@@ -56,7 +56,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel):
     ) -> None:
         """fit: a new run, or one that continues from the last weights with ``warm_start``."""
         if self.warm_start and hasattr(self, "coef_"):
-            coef_init = self.coef_ if coef_init is None else coef_init
+            coef_init = dense_coefficients(self) if coef_init is None else coef_init
             intercept_init = self.intercept_ if intercept_init is None else intercept_init
         if held is None and self.early_stopping:
             stratify = is_classifier(self)
@@ -67,8 +67,6 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel):
         if standard is not None:
             examples, w = standard.apply(examples), standard.to_standard(w)
             plan = replace(plan, bounds=standard.bounds(plan.bounds))
-            size = examples.n * examples.d * examples.dtype.itemsize / 2**20
-            table = replace(table, copies=(*table.copies, f"X: standardised, {size:.1f} MiB"))
         state = State.start(plan, w)
         tasks = Tasks(self, self.max_iter, data, lambda: self._as_if_stopped(state, standard))
         self._train(table, examples, plan, state, self._stopping(), held, standard, tasks)

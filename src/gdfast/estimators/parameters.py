@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from gdfast import optimizers
 from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
 from gdfast.estimators.linear import check_choice, check_flag, check_number, check_seed, check_verbose
+from gdfast.layouts import bytes_of_row
 from gdfast.losses import Loss, named
 from gdfast.optimizers import SGD, Optimizer
 from gdfast.penalties import Bounds, ElasticNet
@@ -206,7 +207,6 @@ class DescentParameters(BaseEstimator):
 def _block(examples: Examples, rows_per_step: int) -> int:
     """Rows that stay together with ``shuffle="block"``: as many as fill a run of memory, and not more than a sixteenth of a
     step, so that every step still sees rows from many places."""
-    item = examples.dtype.itemsize
-    by_rows = not isinstance(examples.X, tuple) and examples.X.strides[1] == item
-    run = RUN_BYTES // (item * examples.d) if by_rows else 64 // item  # a line of cache of every column
+    row = bytes_of_row(examples.X)
+    run = int(RUN_BYTES / row) if row else 64 // examples.dtype.itemsize  # a line of cache of every column
     return max(1, min(run, rows_per_step // BLOCKS_A_BATCH, examples.n))

@@ -177,8 +177,8 @@ class SGDClassifier(LinearClassifier, SGDModel):
         X_val: Any = None,
         y_val: Any = None,
     ) -> SGDClassifier:
-        """X: (n, d) array or data frame; y: (n,) labels; sample_weight: (n,) or None; X_val, y_val: rows to score
-        after each epoch, which turn early stopping on."""
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) labels; sample_weight: (n,) or None; X_val, y_val: rows
+        to score after each epoch, which turn early stopping on."""
         self._validate()
         table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
@@ -382,8 +382,8 @@ class SGDRegressor(LinearRegressor, SGDModel):
         X_val: Any = None,
         y_val: Any = None,
     ) -> SGDRegressor:
-        """X: (n, d) array or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; X_val, y_val: rows to score
-        after each epoch, which turn early stopping on."""
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; X_val, y_val: rows
+        to score after each epoch, which turn early stopping on."""
         self._validate()
         table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)

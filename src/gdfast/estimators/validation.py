@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gdfast.plan import Examples, Features
+from gdfast.layouts import Features, take_rows
+from gdfast.plan import Examples
 
 Array = np.ndarray[Any, Any]
 
@@ -39,6 +40,4 @@ def hold_out(examples: Examples, fraction: float, random_state: Any, *, stratify
             "sample_weight: no weight is left among the rows to train on or among those held out for early stopping; "
             f"drop rows of weight 0 or change validation_fraction={fraction}"
         )
-    X = examples.X
-    held = tuple(x[rows] for x in X) if isinstance(X, tuple) else np.ascontiguousarray(X[rows])
-    return replace(examples, weight=weight), Held(held, examples.y[rows], held_weight)
+    return replace(examples, weight=weight), Held(take_rows(examples.X, rows), examples.y[rows], held_weight)

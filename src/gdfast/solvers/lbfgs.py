@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.layouts import column_squares
 from gdfast.losses import SquaredError
 from gdfast.plan import Examples
 from gdfast.solvers.newton import ROUNDING
@@ -76,12 +77,7 @@ def preconditioner(objective: Objective) -> Solve:
         H *= c / total
         H[np.diag_indices(d)] += l2
         return Factor(H, fixed).solve
-    weight = np.ones(few.n) if few.weight is None else few.weight.astype(np.float64)
-    if isinstance(few.X, tuple):
-        squares = np.array([np.dot(weight, np.square(x, dtype=np.float64)) for x in few.X])
-    else:
-        squares = np.einsum("i,ij,ij->j", weight, few.X, few.X, dtype=np.float64)
-    diagonal = np.append(c * squares / total + l2, c)
+    diagonal = np.append(c * column_squares(few.X, few.weight) / total + l2, c)
     inverse = np.where(fixed, 0.0, 1 / np.where(diagonal > 0, diagonal, 1.0))[:, None]
     return lambda g: inverse * g
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.layouts import as_matrix
 from gdfast.losses import Loss
 from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad
 from gdfast.plan import Examples, Plan, State
@@ -52,30 +53,28 @@ def first_rate(plan: Plan, examples: Examples) -> float:
     if isinstance(plan.optimizer, Adadelta):
         return 1.0
     few = examples.sample(max(1, min(ROWS, NUMBERS // examples.d)))
-    X = np.column_stack(few.X) if isinstance(few.X, tuple) else few.X
-    X = np.asarray(X, dtype=np.float64)
-    if plan.fit_intercept:
-        X = np.hstack([X, np.ones((len(X), 1))])
+    X, one = as_matrix(few.X, np.float64), float(plan.fit_intercept)
     weight = np.ones(few.n) if few.weight is None else few.weight.astype(np.float64) / plan.mean_weight
     if not isinstance(plan.optimizer, SGD):
-        reach = float((weight @ np.abs(X).sum(axis=1)) / max(weight.sum(), np.finfo(float).tiny))
+        reach = float((weight @ (abs(X).sum(axis=1) + one)) / max(weight.sum(), np.finfo(float).tiny))
         stride = STRIDE * (LONGER if isinstance(plan.optimizer, (Adagrad, FTRL)) else 1)
         return stride * _scale_of_margins(plan.loss, few) / max(reach, 1e-30)
-    squares = np.square(X).sum(axis=1)
+    squares = (X * X).sum(axis=1) + one
     noise = 0.0
     if plan.rows_per_step < examples.n:
         noise = float((weight * squares) @ squares / max(weight @ squares, np.finfo(float).tiny))
         noise /= plan.rows_per_step * (1 - plan.optimizer.momentum)
-    L = _curvature(plan.loss, few) * (_largest_eigenvalue(X, weight) + noise) + plan.penalty.l2
+    L = _curvature(plan.loss, few) * (_largest_eigenvalue(X, one, weight) + noise) + plan.penalty.l2
     return 1 / max(L, 1e-30)
 
 
-def _largest_eigenvalue(X: Array, weight: Array) -> float:
-    """Of X' diag(weight) X / n, by power iteration."""
-    v = np.random.default_rng(0).standard_normal(X.shape[1])
+def _largest_eigenvalue(X: Any, one: float, weight: Array) -> float:
+    """Of A' diag(weight) A / n, A = (X one), by power iteration."""
+    v = np.random.default_rng(0).standard_normal(X.shape[1] + 1)
     found = 0.0
     for _ in range(ROUNDS):
-        v = X.T @ (weight * (X @ v)) / len(X)
+        u = weight * (X @ v[:-1] + one * v[-1]) / len(weight)
+        v = np.append(X.T @ u, one * u.sum())
         found = float(np.linalg.norm(v))
         if found == 0:
             break

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.layouts import to_dense
 from gdfast.plan import Examples
 from gdfast.solvers.objective import Factor, Objective, PseudoInverse, Solution
 
@@ -89,5 +90,5 @@ def minimize(
 
 def _varies(examples: Examples) -> bool:
     """Is any column not constant, in some hundred rows?"""
-    X = examples.sample(100).X
-    return any(bool((x != x[0]).any()) for x in (X if isinstance(X, tuple) else X.T))
+    X = to_dense(examples.sample(100).X)
+    return bool((X[1:] != X[0]).any())

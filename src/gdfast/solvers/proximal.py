@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.layouts import column_squares
 from gdfast.solvers.objective import Objective, Solution
 
 Array = np.ndarray[Any, Any]
@@ -19,15 +20,10 @@ Array = np.ndarray[Any, Any]
 
 def _column_curvature(objective: Objective) -> Array:
     """mean x_j^2 of every column, 1 for the intercept and for empty columns: (d + 1, 1)"""
-    X, weight = objective.examples.X, objective.examples.weight
-    total = objective.total_weight
-    columns = X if isinstance(X, tuple) else X.T
-    ones = np.ones(1) if weight is None else weight
+    examples = objective.examples
     with np.errstate(over="ignore"):  # told by the objective, which is not finite either
-        squares = [
-            float(np.square(x, dtype=np.float64).dot(ones) if weight is not None else np.dot(x, x)) for x in columns
-        ]
-    mean = np.append(np.array(squares) / total, 1.0)
+        squares = column_squares(examples.X, examples.weight)
+    mean = np.append(squares / objective.total_weight, 1.0)
     return np.where(mean > 0, mean, 1.0)[:, None]
 
 
