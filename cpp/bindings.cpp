@@ -461,6 +461,20 @@ Index find_non_finite_in(const py::array& a, int threads) {
     });
 }
 
+void moments_of(const py::object& X, const py::object& weight, const py::array& mean, const py::array& variance, int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        p.k = 1;
+        p.weight = optional_memory<T>(weight, "weight", p.n);
+        double *to = memory<double>(mean, "mean", p.d, true), *spread = memory<double>(variance, "variance", p.d, true);
+        run(features.bytes(), threads,
+            [&](const std::atomic<bool>& cancel, int members) { moments(p, to, spread, Team{members, 0, &cancel}); });
+        return 0;
+    });
+}
+
 // (what is wrong with X, where): (None, -1), or a name of CsrFault and a row
 py::tuple check_csr_of(const py::object& X, bool finite, int threads) {
     if (!is_csr(X)) refuse("X", "expected CsrRows");
@@ -551,6 +565,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "g, scaled in place to a norm in that range; returns |g| before.");
     m.def("find_non_finite", find_non_finite_in, py::arg("a").noconvert(), py::arg("threads") = 1,
           "Row-major position of the first NaN or infinity, -1 where there is none.");
+    m.def("moments", moments_of, py::arg("X"), py::arg("weight"), py::arg("mean").noconvert(), py::arg("variance").noconvert(),
+          py::arg("threads") = 1, "The weighted mean and variance (float64) of every column.");
     m.def("check_csr", check_csr_of, py::arg("X"), py::arg("finite"), py::arg("threads") = 1,
           "The first row of CsrRows that is not right: (what, row), (None, -1) where all are.");
     m.def("cholesky", cholesky, py::arg("A").noconvert(), py::arg("smallest"),

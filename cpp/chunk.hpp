@@ -73,6 +73,10 @@ Index find_non_finite(const Kernels<T>&, const T* a, Index lines, Index length, 
 template <class T>
 CsrCheck check_csr(const Problem<T>&, bool finite, const Team&);
 
+// Weighted means of the d columns and sums of squared deviations from them, divided by the total weight; problem.k is 1.
+template <class T>
+void moments(const Problem<T>&, double* mean, double* variance, const Team&);
+
 // What all steps over n parameters share, by optimizer, penalties and clipping.
 template <class T>
 struct Update {

@@ -11,6 +11,7 @@
 #include "gram.hpp"
 #include "linear_algebra.hpp"
 #include "losses.hpp"
+#include "moments.hpp"
 #include "optimizers.hpp"
 #include "order.hpp"
 #include "outputs.hpp"
@@ -224,6 +225,9 @@ constexpr Kernels<T> table() {
             unpack_csr<T>,
             check_csr<T>,
             scale_rows<T>,
+            add_moments_rows<T>,
+            add_moments_columns<T>,
+            add_moments_csr<T>,
             gram<T>,
             add<T>,
             sum_of_squares<T>,

@@ -94,6 +94,15 @@ struct Kernels {
     CsrCheck (*check_csr)(CsrRows<T>, Index first, Index last, Index entries, bool finite);
     // packed (m x d) = rows of X, scaled; X may be what is packed already
     void (*scale_rows)(DenseRows<T>, Selection, Index m, Scaling<T>, T* packed);
+    // m more rows of weight (null for ones) to the total weight, the means and the sums of squared deviations of d columns;
+    // scratch: 2 d numbers
+    void (*add_moments_rows)(DenseRows<T>, Selection, Index m, const T* weight, double* total, double* mean, double* squares,
+                             double* scratch);
+    void (*add_moments_columns)(DenseColumns<T>, Index first, Index m, const T* weight, double* total, double* mean,
+                                double* squares);
+    // of m rows of CSR: sums += weight x where mean is null, else += weight (x - mean)^2 and weights += weight, entry by entry
+    void (*add_moments_csr)(CsrRows<T>, Index first, Index m, const T* weight, const double* mean, double* sums,
+                            double* weights);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
     void (*add)(const T* a, Index n, double* sum);  // sum += a

@@ -1,4 +1,4 @@
-// Passes over all rows: gradient, Hessian, margins, checks.
+// Passes over all rows: gradient, Hessian, margins, moments, checks.
 #include <limits>
 
 #include "chunk.hpp"
@@ -117,6 +117,69 @@ Index find_non_finite(const Kernels<T>& kernels, const T* a, Index lines, Index 
     return first == none ? -1 : first.load();
 }
 
+// The moments of one shard of dense rows.
+template <class T>
+static void add_moments(const Problem<T>& p, Index first, Index last, double* total, double* mean, double* squares,
+                        double* scratch, const std::atomic<bool>& cancel) {
+    const bool rows = p.layout == Layout::rows;
+    const Index tile = std::clamp<Index>(Index((rows ? 16 : 256) * 1024 / row_bytes(p)), 16, 1024);
+    for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += tile) {
+        const Index m = std::min(tile, last - i);
+        const T* weight = p.weight ? p.weight + i : nullptr;
+        if (rows)
+            p.kernels->add_moments_rows(p.rows, {nullptr, i}, m, weight, total, mean, squares, scratch);
+        else
+            p.kernels->add_moments_columns(p.columns, i, m, weight, total, mean, squares);
+    }
+}
+
+// Two passes: the zeros that are not there have one deviation from the mean, which has to be known.
+template <class T>
+static void moments_csr(const Problem<T>& p, Index shards, double* mean, double* variance, const Team& team) {
+    std::vector<double> sums(std::size_t(shards * p.d)), weights(std::size_t(shards * p.d));
+    double total = 0;
+    for (Index i = 0; i < p.n; ++i) total += p.weight ? double(p.weight[i]) : 1.0;
+    for (int pass = 0; pass < 2; ++pass) {
+        std::fill(sums.begin(), sums.end(), 0.0);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
+        for (Index s = 0; s < shards; ++s) {
+            const Index first = shard_start(p.n, shards, s), m = shard_start(p.n, shards, s + 1) - first;
+            p.kernels->add_moments_csr(p.csr, first, m, p.weight ? p.weight + first : nullptr, pass ? mean : nullptr,
+                                       sums.data() + s * p.d, weights.data() + s * p.d);
+        }
+        double* out = pass ? variance : mean;
+        for (Index j = 0; j < p.d; ++j) {
+            double sum = 0, seen = 0;
+            for (Index s = 0; s < shards; ++s) sum += sums[std::size_t(s * p.d + j)], seen += weights[std::size_t(s * p.d + j)];
+            out[j] = (pass ? sum + (total - seen) * mean[j] * mean[j] : sum) / total;
+        }
+    }
+}
+
+template <class T>
+void moments(const Problem<T>& p, double* mean, double* variance, const Team& team) {
+    const Index shards = shards_of(p, p.n), d = p.d;
+    if (p.layout == Layout::csr) return moments_csr(p, shards, mean, variance, team);
+    std::vector<double> totals(std::size_t(shards), 0.0), means(std::size_t(shards * d), 0.0),
+        squares(std::size_t(shards * d), 0.0);
+    std::vector<double> scratch(std::size_t(2 * d * team.threads));
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
+    for (Index s = 0; s < shards; ++s)
+        add_moments(p, shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), totals.data() + s, means.data() + s * d,
+                    squares.data() + s * d, scratch.data() + 2 * d * thread_number(), *team.cancel);
+    double total = totals[0];
+    for (Index s = 1; s < shards; ++s) {  // joined in their order
+        const double mass = totals[std::size_t(s)], share = mass > 0 ? mass / (total + mass) : 0.0;
+        for (Index j = 0; j < d; ++j) {
+            const double step = means[std::size_t(s * d + j)] - means[std::size_t(j)];
+            squares[std::size_t(j)] += squares[std::size_t(s * d + j)] + step * step * total * share;
+            means[std::size_t(j)] += step * share;
+        }
+        total += mass;
+    }
+    for (Index j = 0; j < d; ++j) mean[j] = means[std::size_t(j)], variance[j] = squares[std::size_t(j)] / total;
+}
+
 template <class T>
 CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
     constexpr Index block = 4096;
@@ -138,6 +201,7 @@ CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
     template double gradient(const Problem<T>&, const T*, double*, const Team&);                \
     template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);        \
     template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&); \
+    template void moments(const Problem<T>&, double*, double*, const Team&);                    \
     template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                          \
     template void margins(const Problem<T>&, const T*, T*, const Team&);                        \
     template Index find_non_finite(const Kernels<T>&, const T*, Index, Index, Index, bool, const Team&);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import warnings
 from typing import Any
 
@@ -12,10 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gdfast import Adam, SGDClassifier, SGDRegressor, lr_find
-from gdfast.backends import cpu, reference
-from gdfast.estimators.standardize import Standardization, moments, spread
-from gdfast.losses import LogLoss, Softmax
-from gdfast.plan import Examples, Plan, State
+from gdfast.scaling import spread
 
 Array = np.ndarray[Any, Any]
 
@@ -95,7 +91,7 @@ def test_ordinary_columns_are_left_alone_by_default(name: str) -> None:
     auto, off = (make(name, standardize=choice).fit(X, y) for choice in ("auto", False))
     np.testing.assert_array_equal(auto.coef_, off.coef_)
     assert auto.fit_report_["standardized"] is off.fit_report_["standardized"] is None
-    assert spread(Examples(X, X[:, 0], None), True) < 1000
+    assert spread(X, True) < 1000
     ill, y = problem(name, scales=(1e-6, 1), shift=0.0)
     assert make(name, standardize=False, max_iter=2).fit(ill, y).fit_report_["standardized"] is None
 
@@ -127,22 +123,6 @@ def test_partial_fit_refuses_it_and_says_why() -> None:
     assert SGDRegressor().partial_fit(X / 20, y).fit_report_["standardized"] is None
 
 
-@pytest.mark.parametrize("kind", ["rows", "columns", "tuple", "strided", "csr"])
-def test_moments_are_those_of_the_columns(kind: str, layouts: Any, dtype: Any, rng: np.random.Generator) -> None:
-    X = (rng.standard_normal((70_000, 4)) * [1, 1e-3, 1e4, 0] + [0, 5, 1e4, 7]).astype(dtype)
-    found = Standardization.of(layouts[kind](X), True)
-    scaler = StandardScaler().fit(X.astype(np.float64))
-    mean, variance = moments(layouts[kind](X))
-    np.testing.assert_allclose(mean, scaler.mean_, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(variance, scaler.var_, rtol=1e-7)
-    assert found.offset.dtype == found.factor.dtype == dtype
-    np.testing.assert_allclose(found.offset, scaler.mean_, rtol=1e-12 if dtype == np.float64 else 1e-7, atol=1e-10)
-    np.testing.assert_allclose(1 / found.factor.astype(np.float64), scaler.scale_, rtol=1e-6)
-    assert found.factor[3] == 1
-    w = rng.standard_normal((5, 2))
-    np.testing.assert_allclose(found.to_original(found.to_standard(w)), w, rtol=1e-9)
-
-
 def test_the_range_test_sees_standardised_columns() -> None:
     X, y = problem("SGDRegressor", scales=np.logspace(-6, 6, 7))
     found = lr_find(SGDRegressor(optimizer="sgd", random_state=0), X, y)
@@ -158,48 +138,3 @@ def test_raw_wine_converges_where_the_rate_would_diverge(loss: str) -> None:
     model = SGDRegressor(loss, random_state=0).fit(X, y)
     assert model.fit_report_["converged"]
     assert model.score(X, y) > 0.8
-
-
-@pytest.mark.parametrize("kind", ["rows", "columns", "tuple", "strided", "csr"])
-@pytest.mark.parametrize("k", [1, 3])
-def test_kernels_see_the_columns_scaled(isa: str, dtype: Any, kind: str, k: int, layouts: Any, rng: Any) -> None:
-    X = rng.standard_normal((700, 9)) * np.logspace(-3, 3, 9) + rng.standard_normal(9)
-    X[rng.random(X.shape) < 0.5] = 0
-    X = layouts[kind](X.astype(dtype))
-    y = rng.integers(0, max(k, 2), 700).astype(dtype)
-    loss = Softmax() if k > 1 else LogLoss()
-    examples = Standardization.of(X, True).apply(Examples(X, y, rng.uniform(0.5, 2, 700).astype(dtype), k))
-    w, p = rng.standard_normal((2, 10, k)).astype(dtype)
-    tolerance = {"rtol": 0, "atol": 2e-3 if dtype == np.float32 else 1e-10}
-    np.testing.assert_allclose(cpu.margins(examples.X, w), reference.margins(examples.X, w), **tolerance)
-    for found, expected in zip(
-        (*cpu.gradient(examples, loss, w, True), cpu.hessian_product(examples, loss, w, p, True)),
-        (*reference.gradient(examples, loss, w, True), reference.hessian_product(examples, loss, w, p, True)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, expected, **tolerance)
-    np.testing.assert_allclose(
-        cpu.hessian(examples, loss, w, True)[2], reference.hessian(examples, loss, w, True)[2], **tolerance
-    )
-    for shuffle in (False, True):
-        plan = Plan(loss, Adam(0.01), batch_size=64, shuffle=shuffle)
-        states = [State.start(plan, np.zeros((10, k), dtype)) for _ in range(2)]
-        for backend, state in zip((cpu, reference), states, strict=True):
-            backend.epoch(examples, plan, state, plan.optimizer.rates(0, plan.steps(700)))
-        np.testing.assert_allclose(states[0].w, states[1].w, **tolerance)
-
-
-@pytest.mark.parametrize("standardize", [True, "auto"])
-def test_sparse_rows_stay_sparse(standardize: Any, rng: Any) -> None:
-    from scipy.sparse import random_array
-
-    X = random_array((400, 100_000), density=1e-3, format="csr", dtype=np.float32, rng=rng)
-    y = np.asarray(X[:, :50].sum(axis=1)) > 0
-    tracemalloc.start()
-    model = SGDClassifier(
-        "log_loss", standardize=standardize, max_iter=2, tol=None, batch_size=100, random_state=0
-    ).fit(X, y)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 0.25 * X.shape[0] * X.shape[1] * 4
-    assert model.fit_report_["copies"] == ()

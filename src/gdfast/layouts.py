@@ -109,16 +109,3 @@ def as_matrix(X: Features, dtype: Any) -> Any:
     from scipy.sparse import csr_array
 
     return csr_array((X.data.astype(dtype), X.indices, X.indptr), shape=(X.n, X.d))
-
-
-def column_squares(X: Features, weight: Array | None) -> Array:
-    """sum_i weight_i x_ij^2 of every column j: (d,) float64"""
-    if isinstance(X, CsrRows):
-        squares = np.square(X.data, dtype=np.float64)
-        if weight is not None:
-            squares *= np.repeat(weight, np.diff(X.indptr))
-        return np.bincount(X.indices, squares, minlength=X.d)
-    X = to_dense(X) if isinstance(X, Scaled) else X
-    columns = X if isinstance(X, tuple) else X.T
-    ones = np.ones(shape_of(X)[0]) if weight is None else weight
-    return np.array([float(np.dot(np.square(x, dtype=np.float64), ones)) for x in columns])

@@ -23,10 +23,10 @@ from sklearn.utils import check_random_state
 from gdfast import runtime, scores
 from gdfast.backends import cpu
 from gdfast.estimators.minibatch import SGDModel
-from gdfast.estimators.standardize import Standardization
 from gdfast.layouts import Features
 from gdfast.losses import Loss
 from gdfast.plan import Examples, Plan, State
+from gdfast.scaling import Scaling
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import History
 
@@ -132,7 +132,7 @@ class _Task:
     estimator: Any
     examples: Examples
     plan: Plan
-    standard: Standardization | None
+    standard: Scaling | None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -143,7 +143,7 @@ class _Task:
 
 def _tasks(estimators: Sequence[Any], X: Any, y: Any, sample_weight: Any) -> tuple[list[_Task], Features]:
     """Settings that see the same rows share them: they are read and validated once. Also X as it was read."""
-    known: dict[tuple[Any, ...], tuple[Examples, Loss, Standardization | None]] = {}
+    known: dict[tuple[Any, ...], tuple[Examples, Loss, Scaling | None]] = {}
     tasks = []
     for each in estimators:
         weight = getattr(each, "class_weight", None) or {}
@@ -151,8 +151,12 @@ def _tasks(estimators: Sequence[Any], X: Any, y: Any, sample_weight: Any) -> tup
         key = each._loss(), weights, each.standardize, each.fit_intercept
         if key not in known:
             table, examples, loss = each._examples(X, y, sample_weight)
-            standard = each._standardization(examples)[0]
-            known[key] = examples if standard is None else standard.apply(examples), loss, standard
+            standard = each._scaling(examples)[0]
+            known[key] = (
+                examples if standard is None else replace(examples, X=standard.apply(examples.X)),
+                loss,
+                standard,
+            )
         examples, loss, standard = known[key]
         if examples.k > 1:
             kind = "two classes" if is_classifier(each) else "one target"

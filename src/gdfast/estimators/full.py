@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from gdfast.estimators.linear import (
 from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
+from gdfast.scaling import SAMPLE, Scaling
 from gdfast.solvers import choose, lbfgs, newton, subsampled_newton
 from gdfast.solvers.objective import Objective, Solution
 from gdfast.sources import Table, as_table, as_target, as_weight
@@ -53,6 +55,10 @@ def _solve(
     opened again, to name what is wrong with it.
     """
     began = time.perf_counter()
+    far = Scaling.of_far_columns(objective.examples.sample(SAMPLE).X) if objective.fit_intercept else None
+    if far is not None:
+        scaled = replace(objective.examples, X=far.apply(objective.examples.X))
+        objective, w = replace(objective, examples=scaled), far.to_standard(w)
     chosen, why = choose(objective)
     if solver == "lbfgs" and objective.penalty.l1 == 0:
         chosen, why = lbfgs, "asked for"
@@ -91,7 +97,7 @@ def _solve(
             f"stopped before tol={tol:g} was reached: {solution.reason}, gradient norm {solution.gradient_norm:.2e}",
             f"Set max_iter above {max_iter}, or scale the columns of X.",
         )
-    return solution
+    return solution if far is None else replace(solution, w=far.to_original(solution.w))
 
 
 class LogisticRegression(LinearClassifier, SparseCoefficients):

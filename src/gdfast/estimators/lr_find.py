@@ -68,9 +68,12 @@ def lr_find(
     model._validate()
     _, examples, loss = model._examples(X, y, sample_weight)
     plan = model._plan(loss, examples, examples.total_weight / examples.n)
-    standard, _ = model._standardization(examples)
+    standard, _ = model._scaling(examples)
     if standard is not None:
-        examples, plan = standard.apply(examples), replace(plan, bounds=standard.bounds(plan.bounds))
+        examples, plan = (
+            replace(examples, X=standard.apply(examples.X)),
+            replace(plan, bounds=standard.bounds(plan.bounds)),
+        )
     middle = 1.0 if start is not None and end is not None else learning_rate.first_rate(plan, examples)
     low, high = 1e-4 * middle if start is None else start, 1e3 * middle if end is None else end
     if not 0 < low < high < np.inf:

@@ -16,16 +16,18 @@ from gdfast.backends import cpu
 from gdfast.estimators.callbacks import CallbackSupportMixin, Tasks
 from gdfast.estimators.linear import LinearModel, SparseCoefficients, dense_coefficients
 from gdfast.estimators.parameters import DescentParameters
-from gdfast.estimators.standardize import SPREAD, Standardization, spread
 from gdfast.estimators.validation import Held, hold_out
 from gdfast.losses import Loss
 from gdfast.plan import Examples, Plan, State
+from gdfast.scaling import SAMPLE, Scaling, spread
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import Stopping
 from gdfast.sources import Table, as_table, as_target
 
 Array = np.ndarray[Any, Any]
 
+# of the root mean squares of columns, the intercept's 1 among them; descent needs about its square of steps
+SPREAD = 1e3
 LIMITS = {"max_epochs": "max_iter", "max_steps": "max_steps", "max_seconds": "max_seconds"}
 
 
@@ -63,9 +65,9 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             examples, held = hold_out(examples, self.validation_fraction, self.random_state, stratify=stratify)
         plan = self._plan(loss, examples, examples.total_weight / examples.n)
         w = self._start(table.d, examples.k, table.dtype, coef_init, intercept_init)
-        standard, why = self._standardization(examples)
+        standard, why = self._scaling(examples)
         if standard is not None:
-            examples, w = standard.apply(examples), standard.to_standard(w)
+            examples, w = replace(examples, X=standard.apply(examples.X)), standard.to_standard(w)
             plan = replace(plan, bounds=standard.bounds(plan.bounds))
         state = State.start(plan, w)
         tasks = Tasks(self, self.max_iter, data, lambda: self._as_if_stopped(state, standard))
@@ -83,7 +85,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         state: State,
         stopping: Stopping,
         held: Held | None = None,
-        standard: Standardization | None = None,
+        standard: Scaling | None = None,
         tasks: Tasks | None = None,
     ) -> None:
         threads, began = runtime.threads(self.n_jobs), time.perf_counter()
@@ -120,15 +122,15 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             "standardized": None,
         }
 
-    def _standardization(self, examples: Examples) -> tuple[Standardization | None, str | None]:
+    def _scaling(self, examples: Examples) -> tuple[Scaling | None, str | None]:
         """(the one to train with, why), or (None, None)."""
-        if self.standardize is True:
-            return Standardization.of(examples.X, bool(self.fit_intercept)), "standardize=True"
-        found = spread(examples, bool(self.fit_intercept)) if self.standardize else 1.0
-        if found <= SPREAD:
-            return None, None
-        why = f"the root mean squares of columns differ by a factor of {found:.1e}, above {SPREAD:g}"
-        return Standardization.of(examples.X, bool(self.fit_intercept)), why
+        why = "standardize=True"
+        if self.standardize is not True:
+            found = spread(examples.sample(SAMPLE).X, bool(self.fit_intercept)) if self.standardize else 1.0
+            if found <= SPREAD:
+                return None, None
+            why = f"the root mean squares of columns differ by a factor of {found:.1e}, above {SPREAD:g}"
+        return Scaling.of(examples.X, center=bool(self.fit_intercept), threads=runtime.threads(self.n_jobs)), why
 
     def _held_out(self, X: Any, y: Any, examples: Examples, loss: Loss) -> Held | None:
         if X is None and y is None:
@@ -143,13 +145,13 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             raise ValueError(f"X_val has {table.d} features, X has {self.n_features_in_}")
         return table
 
-    def _as_if_stopped(self, state: State, standard: Standardization | None) -> dict[str, Any]:
+    def _as_if_stopped(self, state: State, standard: Scaling | None) -> dict[str, Any]:
         """The attributes that predictions need."""
         model = copy(self)
         model._set_weights(_original(state.weights, standard))
         return {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
 
-    def _validator(self, held: Held, standard: Standardization | None, threads: int) -> Callable[[Array], float]:
+    def _validator(self, held: Held, standard: Scaling | None, threads: int) -> Callable[[Array], float]:
         def validate(w: Array) -> float:
             return self._score_margins(cpu.margins(held.X, _original(w, standard), threads), held.y, held.weight)
 
@@ -199,11 +201,11 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             self._warn_not_converged(self.history_.reason, "Lower the learning rate or scale the columns of X.")
 
 
-def _original(w: Array, standard: Standardization | None) -> Array:
+def _original(w: Array, standard: Scaling | None) -> Array:
     return w.copy() if standard is None else standard.to_original(w)
 
 
-def _in_original_units(plan: Plan, state: State, standard: Standardization) -> State:
+def _in_original_units(plan: Plan, state: State, standard: Scaling) -> State:
     """Where ``partial_fit`` goes on: the weights and counts, and slots as at the start, which have no original units."""
     other = State.start(plan, standard.to_original(state.w))
     other.step, other.epoch = state.step, state.epoch

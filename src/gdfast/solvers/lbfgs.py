@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gdfast.layouts import column_squares
 from gdfast.losses import SquaredError
 from gdfast.plan import Examples
+from gdfast.scaling import mean_squares
 from gdfast.solvers.newton import ROUNDING
 from gdfast.solvers.objective import Factor, Objective, Solution
 
@@ -77,7 +77,7 @@ def preconditioner(objective: Objective) -> Solve:
         H *= c / total
         H[np.diag_indices(d)] += l2
         return Factor(H, fixed).solve
-    diagonal = np.append(c * column_squares(few.X, few.weight) / total + l2, c)
+    diagonal = np.append(c * mean_squares(few.X, few.weight, objective.threads) + l2, c)
     inverse = np.where(fixed, 0.0, 1 / np.where(diagonal > 0, diagonal, 1.0))[:, None]
     return lambda g: inverse * g
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfast.layouts import as_matrix
+from gdfast.layouts import CsrRows, Features, Scaled, as_matrix, shape_of
 from gdfast.losses import Loss
 from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad
 from gdfast.plan import Examples, Plan, State
@@ -53,28 +53,38 @@ def first_rate(plan: Plan, examples: Examples) -> float:
     if isinstance(plan.optimizer, Adadelta):
         return 1.0
     few = examples.sample(max(1, min(ROWS, NUMBERS // examples.d)))
-    X, one = as_matrix(few.X, np.float64), float(plan.fit_intercept)
+    (X, shift), one = _matrix(few.X), float(plan.fit_intercept)
     weight = np.ones(few.n) if few.weight is None else few.weight.astype(np.float64) / plan.mean_weight
     if not isinstance(plan.optimizer, SGD):
-        reach = float((weight @ (abs(X).sum(axis=1) + one)) / max(weight.sum(), np.finfo(float).tiny))
+        far = float(np.abs(shift).sum()) + one
+        reach = float((weight @ (abs(X).sum(axis=1) + far)) / max(weight.sum(), np.finfo(float).tiny))
         stride = STRIDE * (LONGER if isinstance(plan.optimizer, (Adagrad, FTRL)) else 1)
         return stride * _scale_of_margins(plan.loss, few) / max(reach, 1e-30)
-    squares = (X * X).sum(axis=1) + one
+    squares = (X * X).sum(axis=1) - 2 * (X @ shift) + shift @ shift + one
     noise = 0.0
     if plan.rows_per_step < examples.n:
         noise = float((weight * squares) @ squares / max(weight @ squares, np.finfo(float).tiny))
         noise /= plan.rows_per_step * (1 - plan.optimizer.momentum)
-    L = _curvature(plan.loss, few) * (_largest_eigenvalue(X, one, weight) + noise) + plan.penalty.l2
+    L = _curvature(plan.loss, few) * (_largest_eigenvalue(X, shift, one, weight) + noise) + plan.penalty.l2
     return 1 / max(L, 1e-30)
 
 
-def _largest_eigenvalue(X: Any, one: float, weight: Array) -> float:
-    """Of A' diag(weight) A / n, A = (X one), by power iteration."""
+def _matrix(X: Features) -> tuple[Any, Array]:
+    """(A, shift) such that A - shift are the rows in float64; A is sparse where they are."""
+    zeros = np.zeros(shape_of(X)[1])
+    if not (isinstance(X, Scaled) and isinstance(X.X, CsrRows)):
+        return as_matrix(X, np.float64), zeros
+    factor = X.factor.astype(np.float64)
+    return as_matrix(X.X, np.float64) * factor[None, :], X.offset * factor
+
+
+def _largest_eigenvalue(X: Any, shift: Array, one: float, weight: Array) -> float:
+    """Of A' diag(weight) A / n, A = (X - shift, one), by power iteration."""
     v = np.random.default_rng(0).standard_normal(X.shape[1] + 1)
     found = 0.0
     for _ in range(ROUNDS):
-        u = weight * (X @ v[:-1] + one * v[-1]) / len(weight)
-        v = np.append(X.T @ u, one * u.sum())
+        u = weight * (X @ v[:-1] - shift @ v[:-1] + one * v[-1]) / len(weight)
+        v = np.append(X.T @ u - shift * u.sum(), one * u.sum())
         found = float(np.linalg.norm(v))
         if found == 0:
             break

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfast.layouts import column_squares
+from gdfast.scaling import mean_squares
 from gdfast.solvers.objective import Objective, Solution
 
 Array = np.ndarray[Any, Any]
@@ -21,9 +21,7 @@ Array = np.ndarray[Any, Any]
 def _column_curvature(objective: Objective) -> Array:
     """mean x_j^2 of every column, 1 for the intercept and for empty columns: (d + 1, 1)"""
     examples = objective.examples
-    with np.errstate(over="ignore"):  # told by the objective, which is not finite either
-        squares = column_squares(examples.X, examples.weight)
-    mean = np.append(squares / objective.total_weight, 1.0)
+    mean = np.append(mean_squares(examples.X, examples.weight, objective.threads), 1.0)
     return np.where(mean > 0, mean, 1.0)[:, None]
 
 
