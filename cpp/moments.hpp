@@ -31,7 +31,7 @@ void add_moments_rows(DenseRows<T> X, Selection rows, Index m, const T* weight, 
     const double share = mass / (*total + mass);
     for (Index j = 0; j < d; ++j) {
         const double step = sums[j] - mean[j];
-        squares[j] += spread[j] + step * step * *total * share;
+        squares[j] += spread[j] + step * (step * (*total * share));
         mean[j] += step * share;
     }
     *total += mass;
@@ -54,7 +54,7 @@ void add_moments_columns(DenseColumns<T> X, Index first, Index m, const T* weigh
         for (Index i = 0; i < m; ++i)
             spread += (weight ? double(weight[i]) : 1.0) * (double(x[i]) - center) * (double(x[i]) - center);
         const double step = center - mean[j];
-        squares[j] += spread + step * step * *total * share;
+        squares[j] += spread + step * (step * (*total * share));
         mean[j] += step * share;
     }
     *total += mass;

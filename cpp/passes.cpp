@@ -172,7 +172,7 @@ void moments(const Problem<T>& p, double* mean, double* variance, const Team& te
         const double mass = totals[std::size_t(s)], share = mass > 0 ? mass / (total + mass) : 0.0;
         for (Index j = 0; j < d; ++j) {
             const double step = means[std::size_t(s * d + j)] - means[std::size_t(j)];
-            squares[std::size_t(j)] += squares[std::size_t(s * d + j)] + step * step * total * share;
+            squares[std::size_t(j)] += squares[std::size_t(s * d + j)] + step * (step * (total * share));
             means[std::size_t(j)] += step * share;
         }
         total += mass;

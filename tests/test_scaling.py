@@ -180,6 +180,18 @@ def test_an_offset_cancels_nothing(layout: str, offset: float, layouts: dict[str
     assert scale[0] == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns", "csr"])
+def test_what_is_not_finite_shows_in_the_moments(layout: str, layouts: dict[str, Callable[[Array], Any]]) -> None:
+    X = np.random.default_rng(0).standard_normal((500, 3)) * 1e200
+    mean, variance = column_moments(layouts[layout](X))
+    assert np.isfinite(mean).all()
+    assert np.isinf(variance).all()
+    assert Scaling.of_far_columns(layouts[layout](X)) is None
+    X[7, 1] = np.nan
+    assert np.isnan(column_moments(layouts[layout](X))[0]).tolist() == [False, True, False]
+    assert Scaling.of_far_columns(layouts[layout](X)) is None
+
+
 @pytest.mark.parametrize("layout", ["rows", "columns", "tuple", "strided"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("model", [ours.LinearRegression(), ours.Ridge(1e-3)])

@@ -48,11 +48,12 @@ class Examples:
     def total_weight(self) -> float:
         return float(self.n) if self.weight is None else float(self.weight.sum(dtype=np.float64))
 
-    def sample(self, count: int) -> Examples:
-        """About ``count`` rows, in blocks of 16 at stratified random places, always the same; all where n <= 2 count.
+    def sample(self, count: int, numbers: int | None = None) -> Examples:
+        """About ``count`` rows, or fewer that hold so many ``numbers``; all where n <= 2 count.
 
-        Memory is read in long runs, and rows that are sorted or periodic do no harm.
+        They are in blocks of 16 at stratified random places, always the same: memory is read in long runs, and rows that are sorted or periodic do no harm.
         """
+        count = count if numbers is None else max(1, min(count, numbers // self.d))
         if self.n <= 2 * count:
             return self
         blocks = -(-count // _BLOCK)

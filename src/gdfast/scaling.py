@@ -16,7 +16,7 @@ from gdfast.penalties import Bounds
 
 Array = np.ndarray[Any, Any]
 
-SAMPLE = 4096  # rows that are enough to see which columns need it
+LOOK = (4096, 2**20)  # rows and numbers, at most, that are enough to see which columns need it
 FAR = 100.0  # standard deviations from 0: a sum of squares has lost 4 digits of the variance
 
 
@@ -44,7 +44,9 @@ class Scaling:
         """Offsets of the columns that are many standard deviations away from 0 (a constant one: from that of the intercept,
         1), scale 1 for all; None where there are none. Any offset is right: some rows are enough to find it."""
         mean, variance = column_moments(X, None, 1)
-        far = np.abs(mean) > FAR * np.where(variance > 0, np.sqrt(variance), 1.0)
+        with np.errstate(invalid="ignore"):  # X may hold NaN and infinity, which are told by who trains
+            deviation = np.where(variance > 0, np.sqrt(variance), 1.0)
+            far = np.isfinite(variance) & (np.abs(mean) > FAR * deviation)
         return cls._rounded(X, np.where(far, mean, 0.0), np.ones_like(mean)) if far.any() else None
 
     @classmethod

@@ -25,7 +25,7 @@ from gdfast.estimators.linear import (
 from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
-from gdfast.scaling import SAMPLE, Scaling
+from gdfast.scaling import LOOK, Scaling
 from gdfast.solvers import choose, lbfgs, newton, subsampled_newton
 from gdfast.solvers.objective import Objective, Solution
 from gdfast.sources import Table, as_table, as_target, as_weight
@@ -55,7 +55,7 @@ def _solve(
     opened again, to name what is wrong with it.
     """
     began = time.perf_counter()
-    far = Scaling.of_far_columns(objective.examples.sample(SAMPLE).X) if objective.fit_intercept else None
+    far = Scaling.of_far_columns(objective.examples.sample(*LOOK).X) if objective.fit_intercept else None
     if far is not None:
         scaled = replace(objective.examples, X=far.apply(objective.examples.X))
         objective, w = replace(objective, examples=scaled), far.to_standard(w)

@@ -19,7 +19,7 @@ from gdfast.estimators.parameters import DescentParameters
 from gdfast.estimators.validation import Held, hold_out
 from gdfast.losses import Loss
 from gdfast.plan import Examples, Plan, State
-from gdfast.scaling import SAMPLE, Scaling, spread
+from gdfast.scaling import LOOK, Scaling, spread
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import Stopping
 from gdfast.sources import Table, as_table, as_target
@@ -126,7 +126,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         """(the one to train with, why), or (None, None)."""
         why = "standardize=True"
         if self.standardize is not True:
-            found = spread(examples.sample(SAMPLE).X, bool(self.fit_intercept)) if self.standardize else 1.0
+            found = spread(examples.sample(*LOOK).X, bool(self.fit_intercept)) if self.standardize else 1.0
             if found <= SPREAD:
                 return None, None
             why = f"the root mean squares of columns differ by a factor of {found:.1e}, above {SPREAD:g}"

@@ -52,7 +52,7 @@ def first_rate(plan: Plan, examples: Examples) -> float:
     """The rate of the first step, for ``plan.optimizer``, batch size, loss and penalty; from about ROWS rows."""
     if isinstance(plan.optimizer, Adadelta):
         return 1.0
-    few = examples.sample(max(1, min(ROWS, NUMBERS // examples.d)))
+    few = examples.sample(ROWS, NUMBERS)
     (X, shift), one = _matrix(few.X), float(plan.fit_intercept)
     weight = np.ones(few.n) if few.weight is None else few.weight.astype(np.float64) / plan.mean_weight
     if not isinstance(plan.optimizer, SGD):

@@ -148,7 +148,7 @@ class _Run:
 
     @cached_property
     def few(self) -> Examples:
-        return self.examples.sample(max(1, min(SAMPLE, NUMBERS // self.examples.d)))
+        return self.examples.sample(SAMPLE, NUMBERS)
 
     def objective(self, state: State | None = None) -> float:
         """At the weights of now, or of another state, over a sample of the rows."""
