@@ -51,7 +51,8 @@ class Examples:
     def sample(self, count: int, numbers: int | None = None) -> Examples:
         """About ``count`` rows, or fewer that hold so many ``numbers``; all where n <= 2 count.
 
-        They are in blocks of 16 at stratified random places, always the same: memory is read in long runs, and rows that are sorted or periodic do no harm.
+        They are in blocks of 16 at stratified random places, always the same: memory is read in long runs, and rows that are
+        sorted or periodic do no harm.
         """
         count = count if numbers is None else max(1, min(count, numbers // self.d))
         if self.n <= 2 * count:
