@@ -21,7 +21,7 @@ from gdfast.layouts import Scaled
 from gdfast.optimizers import SGD, Adam
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples, Plan, State
-from gdfast.scaling import Scaling, column_moments
+from gdfast.scaling import Scaling, column_moments, spread
 
 Array = np.ndarray[Any, Any]
 ALL = ("rows", "columns", "tuple", "strided", "reversed", "csr", "csr64")
@@ -186,6 +186,8 @@ def test_what_is_not_finite_shows_in_the_moments(layout: str, layouts: dict[str,
     mean, variance = column_moments(layouts[layout](X))
     assert np.isfinite(mean).all()
     assert np.isinf(variance).all()
+    assert (Scaling.of(layouts[layout](X), center=True).scale == 1).all()
+    assert spread(layouts[layout](X), True) == 1
     assert Scaling.of_far_columns(layouts[layout](X)) is None
     X[7, 1] = np.nan
     assert np.isnan(column_moments(layouts[layout](X))[0]).tolist() == [False, True, False]

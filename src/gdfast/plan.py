@@ -49,10 +49,10 @@ class Examples:
         return float(self.n) if self.weight is None else float(self.weight.sum(dtype=np.float64))
 
     def sample(self, count: int, numbers: int | None = None) -> Examples:
-        """About ``count`` rows, or fewer that hold so many ``numbers``; all where n <= 2 count.
+        """About ``count`` rows, fewer where these hold more than so many numbers; all where n <= 2 count.
 
-        They are in blocks of 16 at stratified random places, always the same: memory is read in long runs, and rows that are
-        sorted or periodic do no harm.
+        Always the same: blocks of 16 at stratified random places. Memory is read in long runs, and rows that are sorted or
+        periodic do no harm.
         """
         count = count if numbers is None else max(1, min(count, numbers // self.d))
         if self.n <= 2 * count:

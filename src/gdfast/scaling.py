@@ -29,14 +29,15 @@ class Scaling:
 
     @classmethod
     def of(cls, X: Features, *, center: bool, weight: Array | None = None, threads: int = 1) -> Scaling:
-        """Weighted means and standard deviations of the columns; the scale of a constant column is 1.
+        """Weighted means and standard deviations of the columns; the scale is 1 for a constant column, and for one
+        whose squares are infinite.
 
         ``center`` False leaves the offset 0: without an intercept it could not be undone.
         """
         mean, variance = column_moments(X, weight, threads)
         # below it, what varies is the rounding of the mean
         constant = np.sqrt(variance) <= 1e3 * np.finfo(float).eps * np.abs(mean)
-        scale = np.where(constant, 1.0, np.sqrt(variance))
+        scale = np.where(constant | ~np.isfinite(variance), 1.0, np.sqrt(variance))
         return cls._rounded(X, mean if center else np.zeros_like(mean), scale)
 
     @classmethod
@@ -104,5 +105,5 @@ def mean_squares(X: Features, weight: Array | None = None, threads: int = 1) -> 
 def spread(X: Features, fit_intercept: bool) -> float:
     """The largest root mean square of a column over the smallest that is not 0, the intercept's 1 among them."""
     sizes = np.append(np.sqrt(mean_squares(X)), float(fit_intercept))
-    sizes = sizes[sizes > 0]
+    sizes = sizes[(sizes > 0) & np.isfinite(sizes)]
     return float(sizes.max() / sizes.min()) if len(sizes) else 1.0
