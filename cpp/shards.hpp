@@ -12,7 +12,7 @@ namespace gdfast {
 // are more shards than a few, this share of what is read for them: to clear and to add them is time too. The
 // sums of sparse rows may be far larger than the rows themselves: even a few shards may take only half of the data.
 inline constexpr Index shard_bytes = 16 * 1024, partial_bytes = 64 * 1024 * 1024, shards_max = 128, shards_few = 8;
-inline constexpr double partial_share = 1.0 / 256, sparse_share = 1.0 / 2;
+inline constexpr double partial_share = 1.0 / 512, sparse_share = 1.0 / 2;
 
 // bytes: of what is read; sums: bytes of the partial sums of one shard; few: what the sums of a few shards may take; share:
 // what those of more may take
