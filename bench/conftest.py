@@ -67,8 +67,10 @@ class Race:
             self.benchmark(first)
             return dict.fromkeys(contestants, 1.0)
         times: dict[str, list[float]] = {name: [] for name in contestants}
+        turns = list(contestants.items())
         for _ in range(rounds):
-            for name, run in contestants.items():
+            turns.reverse()  # so that no one always follows the same one
+            for name, run in turns:
                 time.sleep(PAUSE)
                 start = time.perf_counter()
                 run()
