@@ -23,6 +23,7 @@ Array = np.ndarray[Any, Any]
 Solve = Callable[[Array], Array]
 
 LARGEST_FACTOR = 1500  # columns; a factor beyond costs more than the iterations that it saves
+LARGEST_SAMPLE = 2**23  # numbers that a diagonal is taken from
 
 
 class Pairs:
@@ -58,12 +59,12 @@ class Pairs:
 
 
 def preconditioner(objective: Objective) -> Solve:
-    """g -> P^-1 g with P about c X'X / n + l2, from at most max(4000, 10 d) rows."""
+    """g -> P^-1 g with P about c X'X / n + l2, from a sample of the rows."""
     examples, d = objective.examples, objective.examples.d
     if objective.loss.name == "squared_error" and objective.penalty.l2 == 0 and examples.n <= d:
         return lambda g: g  # steps along rows of X only, which lead to the solution of smallest norm
     c = objective.loss.curvature_bound or 1.0
-    few = examples.sample(max(4000, 10 * d))
+    few = examples.sample(max(4000, 10 * d)) if d <= LARGEST_FACTOR else examples.sample(4000, LARGEST_SAMPLE)
     fixed = np.zeros(d + 1, dtype=bool)
     fixed[-1] = not objective.fit_intercept
     gram = Examples(few.X, np.zeros(few.n, dtype=few.dtype), few.weight)
