@@ -207,6 +207,22 @@ def test_a_loss_of_unbounded_curvature(dtype: Any) -> None:
     assert value(Poisson(), data, solution.w[:, 0], 1e-4) <= best + 1e-6 * abs(best)
 
 
+def test_levels_that_a_subsample_hardly_sees_cost_no_detour() -> None:
+    """Dummies of rare levels, standardised, as those of the flights: 33 passes before, where Newton's method needs 4."""
+    rng = np.random.default_rng(0)
+    dummies = []
+    for levels in (16, 12, 100):
+        share = 1 / np.arange(1, levels + 1) ** 2
+        dummies.append(np.eye(levels, dtype=np.float32)[rng.choice(levels, 60_000, p=share / share.sum())])
+    X = np.hstack(dummies)
+    X = X[:, X.any(axis=0)]
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    z = X[:, :40] @ rng.standard_normal(40) * 0.2 - 1
+    model = gdfast.LogisticRegression().fit(X, rng.random(60_000) < 1 / (1 + np.exp(-z)))
+    assert model.fit_report_["converged"]
+    assert model.fit_report_["passes"] <= 15
+
+
 def test_few_passes_do_where_a_subsample_shows_what_all_rows_do() -> None:
     data = plain(np.random.default_rng(0))
     solution, objective = solved(subsampled_newton, LogLoss(), data, 1e-9, np.float64)

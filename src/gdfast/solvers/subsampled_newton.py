@@ -3,7 +3,7 @@
 Newton's method on a few rows, then on more of them, gives w and H; from there w <- w - B^-1 g with g from all rows and B made
 of H and the last gradients (L-BFGS). Each pass over X divides the excess by about (rows of H) / 2 d. Where steps fail or
 progress is slow (few rows bear weight, classes nearly separable, columns that the subsample did not see), H is taken from 8
-times as many rows, up to Newton's method on all. Erdogdu and Montanari 2015; Roosta-Khorasani and Mahoney 2019.
+times as many rows, once; then Newton's method takes all. Erdogdu and Montanari 2015; Roosta-Khorasani and Mahoney 2019.
 """
 
 from __future__ import annotations
@@ -63,9 +63,11 @@ def minimize(
     fixed = np.zeros(len(w), dtype=bool)
     fixed[-1] = not objective.fit_intercept
     history: list[float] = []
+    began = w
 
-    def on_all_rows(w: Array, iterations: int) -> Solution:
-        rest = newton.minimize(objective, w, tol=tol, max_iter=max(1, max_iter - iterations), callback=callback)
+    def on_all_rows(iterations: int) -> Solution:
+        # from the start: a subsample without some rare column can leave weights in a place that is hard to leave
+        rest = newton.minimize(objective, began, tol=tol, max_iter=max(1, max_iter - iterations), callback=callback)
         return replace(rest, n_iter=iterations + rest.n_iter, history=history + rest.history)
 
     rows = rows_of_hessian(n, d)
@@ -74,22 +76,22 @@ def minimize(
     first = _newton_on(fewer, w)
     start = _newton_on(few, w if first is None else first[0])
     if start is None:
-        return on_all_rows(w, 0)
+        return on_all_rows(0)
     objective.first = fewer.first
     accepted, pairs = w, Pairs()
     w, promised, factor = start
     f_accepted, g_accepted, step = math.inf, np.zeros_like(w), np.zeros_like(w)
-    scale, excess, decrement = 1.0, math.inf, math.inf
+    scale, excess, decrement, grown = 1.0, math.inf, math.inf, False
     for iteration in range(1, max_iter + 1):
         f, g = objective.gradient(w)
         finite = math.isfinite(f) and bool(np.isfinite(g).all())
         if not history and not (finite and f - promised <= MISLED * abs(promised)):
             # the optimum of the few rows is none of all rows: once more, from the start
-            rows *= GROWTH
-            few = objective.on_sample(rows)
-            start = _newton_on(few, accepted) if few.examples.n < n else None
+            few = objective.on_sample(rows * GROWTH)
+            start = _newton_on(few, accepted) if few.examples.n < n and not grown else None
             if start is None:
-                return on_all_rows(accepted, iteration)
+                return on_all_rows(iteration)
+            grown = True
             w, promised, factor = start
             continue
         if finite and f <= f_accepted + rounding * abs(f_accepted):
@@ -111,14 +113,15 @@ def minimize(
                     return Solution(w, f, float(np.linalg.norm(g)), excess, iteration, True, reason, history, factor)
                 if decrement <= 0.25 * before:
                     continue
-        elif scale > 0.01:
+        elif scale == 1.0:
             scale /= 4
             w = accepted - scale * step
             continue
-        rows *= GROWTH
-        few = objective.on_sample(rows)
-        if few.examples.n == n:
-            return on_all_rows(accepted, iteration)
+        # once more with more rows; where these fail too (rare columns), all rows cost less than to go on guessing
+        few = objective.on_sample(rows * GROWTH)
+        if few.examples.n == n or grown:
+            return on_all_rows(iteration)
+        grown = True
         factor, pairs = Factor(few.hessian(accepted)[2], fixed), Pairs()
         scale, decrement, step = 1.0, math.inf, factor.solve(g_accepted)
         w = accepted - step
