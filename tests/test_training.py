@@ -193,13 +193,13 @@ def test_the_sample_of_cases_has_every_value_of_every_axis_for_every_loss() -> N
 
 def large(dtype: Any, k: int, layout: Callable[[Array], Any], weighted: bool = True) -> Examples:
     """Work enough for a team, in several parts."""
-    n, d = 12_000, 29
+    n, d = 24_000, 29
     rng = np.random.default_rng(k)
     X = rng.standard_normal((n, d)).astype(dtype)
     weight = rng.uniform(0, 2, n).astype(dtype) if weighted else None
     examples = Examples(layout(X), rng.integers(0, max(k, 2), n).astype(dtype), weight, k)
     assert X.nbytes * k > SMALL_WORK
-    assert _core.shards_of(n, examples.X, k) >= 8
+    assert _core.shards_of(n, examples.X, k) >= 16
     return examples
 
 
