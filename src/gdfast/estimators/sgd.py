@@ -40,7 +40,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         plateaus of the objective; an optimizer object has it as ``Adam("auto")``.
     batch_size : rows a batch, or "full". "auto" is 1 with scikit-learn's learning rates and 256 with an optimizer, fewer
         where learning_rate="auto" would make less than 32 steps an epoch.
-    shuffle : also "block": runs of consecutive rows are shuffled, which reads memory several times as fast.
+    shuffle : also "block": runs of consecutive rows are shuffled, so that memory is read in runs too.
     clip_norm, clip_value, normalize_gradient : largest norm of the mean gradient of a step, largest magnitude of one of its
         components, or the norm that it is given; at most one of them.
     penalty_factors : (d,) numbers >= 0 that the penalty of each feature is multiplied by; 0 leaves one free.
