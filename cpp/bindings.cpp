@@ -13,6 +13,7 @@
 #include "kernels.hpp"
 #include "shards.hpp"
 #include "worker.hpp"
+#include "working_set.hpp"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -258,6 +259,140 @@ void hessian_product_of(const py::object& X, const py::array& y, const py::objec
         });
         return 0;
     });
+}
+
+void curvatures_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& h,
+                   const std::string& loss, const std::vector<double>& parameters, int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        complete(features, y, weight, 1, loss, parameters, true);
+        const T* from = memory<T>(w, "w", p.d + 1, false);
+        T* to = memory<T>(h, "h", p.n, true);
+        run(features.bytes(), threads,
+            [&](const std::atomic<bool>& cancel, int members) { curvatures(p, from, to, Team{members, 0, &cancel}); });
+        return 0;
+    });
+}
+
+// Increasing numbers of columns.
+template <class I>
+const I* columns_of(const py::array& columns, Index d) {
+    const Index count = columns.size();
+    const I* from = memory<I>(columns, "columns", count, false);
+    for (Index j = 0; j < count; ++j)
+        if (from[j] < 0 || from[j] >= d || (j > 0 && from[j] <= from[j - 1]))
+            refuse("columns", "expected increasing numbers below " + std::to_string(d));
+    return from;
+}
+
+void gram_of(const py::object& X, const py::array& columns, const py::array& h, const py::array& H, bool intercept,
+             int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        if (p.layout == Layout::csr) refuse("X", "expected dense rows or columns; SparseColumns.gram is for sparse ones");
+        p.k = 1;
+        p.intercept = intercept;
+        const Index count = columns.size(), *from = columns_of<Index>(columns, p.d);
+        const T* curvature = memory<T>(h, "h", p.n, false);
+        double* to = memory<double>(H, "H", (count + 1) * (count + 1), true);
+        run(features.bytes() * (double(count) / 8 + 1), threads, [&](const std::atomic<bool>& cancel, int members) {
+            gram(p, from, count, curvature, to, Team{members, 0, &cancel});
+        });
+        return 0;
+    });
+}
+
+template <class T>
+py::array array_from(std::vector<T>&& numbers) {
+    auto* const owned = new std::vector<T>(std::move(numbers));
+    const py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+    return py::array_t<T>(py::ssize_t(owned->size()), owned->data(), owner);
+}
+
+// The columns of CsrRows. Keeps the rows: products of columns read both.
+class SparseColumnsOf {
+public:
+    SparseColumnsOf(py::object X, int threads) : X_(std::move(X)) {
+        by_type(X_, "X", [&](auto type) {
+            using T = decltype(type);
+            auto features = std::make_shared<Features<T>>(X_);
+            const Problem<T>& p = features->problem;
+            constexpr Index most = std::numeric_limits<std::int32_t>::max();
+            if (p.layout != Layout::csr) refuse("X", "expected CsrRows");
+            if (p.n > most || p.d > most) refuse("X", "expected fewer than 2^31 rows and columns");
+            features->problem.k = 1;
+            run(features->bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+                columns<T>() = std::make_unique<SparseColumns<T>>(p, Team{members, 0, &cancel});
+            });
+            return 0;
+        });
+    }
+
+    py::tuple gram(const py::array& columns_wanted, const py::array& h, double scale, double ridge, const py::array& sums,
+                   int threads) const {
+        return by_type(X_, "X", [&](auto type) {
+            using T = decltype(type);
+            Features<T> features(X_);
+            Problem<T>& p = features.problem;
+            p.k = 1;
+            const std::int32_t* from = columns_of<std::int32_t>(columns_wanted, p.d);
+            const T* curvature = memory<T>(h, "h", p.n, false);
+            const Index count = columns_wanted.size();
+            double* to = memory<double>(sums, "sums", count, true);
+            SparseGram found;
+            run(4 * features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+                found = columns<T>()->gram(p, from, count, curvature, scale, ridge, to, Team{members, 0, &cancel});
+            });
+            return py::make_tuple(array_from(std::move(found.starts)), array_from(std::move(found.columns)),
+                                  array_from(std::move(found.values)));
+        });
+    }
+
+private:
+    template <class T>
+    const std::unique_ptr<SparseColumns<T>>& columns() const {
+        return std::get<std::unique_ptr<SparseColumns<T>>>(columns_);
+    }
+    template <class T>
+    std::unique_ptr<SparseColumns<T>>& columns() {
+        return std::get<std::unique_ptr<SparseColumns<T>>>(columns_);
+    }
+    py::object X_;
+    std::tuple<std::unique_ptr<SparseColumns<float>>, std::unique_ptr<SparseColumns<double>>> columns_;
+};
+
+// H: p x p, or (starts, columns, values) of its rows
+py::tuple minimize_model_of(const py::object& H, const py::array& h, double c, const py::array& g, double l1,
+                            const py::array& w, double precision, double enough, Index rounds) {
+    const Index p = w.size();
+    QuadraticModel model{p, nullptr, nullptr, nullptr, memory<double>(h, "h", p, false), c, memory<double>(g, "g", p, false),
+                         l1};
+    double* to = memory<double>(w, "w", p, true);
+    Index entries = p * p;
+    if (py::isinstance<py::tuple>(H)) {
+        const py::tuple parts = H.cast<py::tuple>();
+        const py::array starts = array_of(parts[0], "H"), columns = array_of(parts[1], "H"), values = array_of(parts[2], "H");
+        entries = values.size();
+        model.starts = memory<std::int64_t>(starts, "H", p + 1, false);
+        model.columns = memory<std::int32_t>(columns, "H", entries, false);
+        model.H = memory<double>(values, "H", entries, false);
+        bool inside = model.starts[0] == 0 && model.starts[p] == entries;
+        for (Index j = 0; j < p; ++j) inside = inside && model.starts[j] <= model.starts[j + 1];
+        for (Index e = 0; inside && e < entries; ++e) inside = model.columns[e] >= 0 && model.columns[e] < p;
+        if (!inside) refuse("H", "expected the rows of a square matrix");
+    } else {
+        model.H = memory<double>(array_of(H, "H"), "H", entries, false);
+    }
+    std::vector<double> scratch(std::size_t(model_scratch * p));
+    ModelFall found{};
+    run(8.0 * double(entries) * 8, 1, [&](const std::atomic<bool>& cancel, int) {
+        found = active().f64->minimize_model(model, precision, enough, rounds, to, scratch.data(), cancel);
+    });
+    return py::make_tuple(found.fall, found.left, found.converged);
 }
 
 void margins_of(const py::object& X, const py::array& w, const py::array& z, int threads) {
@@ -534,6 +669,19 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("hessian_product", hessian_product_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"),
           py::arg("w").noconvert(), py::arg("p").noconvert(), py::arg("Hp").noconvert(), py::arg("loss"), py::arg("parameters"),
           py::arg("intercept"), py::arg("threads"), "Hp (float64) becomes the Hessian of the summed weighted losses times p.");
+    m.def("curvatures", curvatures_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
+          py::arg("h").noconvert(), py::arg("loss"), py::arg("parameters"), py::arg("threads"),
+          "h = weight times the curvature of the loss at the margins of each row.");
+    m.def("gram", gram_of, py::arg("X"), py::arg("columns").noconvert(), py::arg("h").noconvert(), py::arg("H").noconvert(),
+          py::arg("intercept"), py::arg("threads"), "H (float64) becomes A' diag(h) A, A = some columns of dense X and ones.");
+    py::class_<SparseColumnsOf>(m, "SparseColumns", "The columns of CsrRows, a copy.")
+        .def(py::init<py::object, int>(), py::arg("X"), py::arg("threads"))
+        .def("gram", &SparseColumnsOf::gram, py::arg("columns").noconvert(), py::arg("h").noconvert(), py::arg("scale"),
+             py::arg("ridge"), py::arg("sums").noconvert(), py::arg("threads"),
+             "scale A' diag(h) A + ridge as (starts, columns, values) of its rows, A = some columns; sums becomes scale A'h.");
+    m.def("minimize_model", minimize_model_of, py::arg("H"), py::arg("h").noconvert(), py::arg("c"), py::arg("g").noconvert(),
+          py::arg("l1"), py::arg("w").noconvert(), py::arg("precision"), py::arg("enough"), py::arg("rounds"),
+          "w becomes what minimises a quadratic model with an L1 part: (fall, fall of the last sweep, converged).");
     m.def("margins", margins_of, py::arg("X"), py::arg("w").noconvert(), py::arg("z").noconvert(), py::arg("threads"),
           "z = X w + b");
     py::class_<Rule>(m, "Rule", "What a step is made of: optimizer, penalties, bounds and clipping, as plain values.")

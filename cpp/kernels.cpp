@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "coordinate_descent.hpp"
 #include "csr_rows.hpp"
 #include "dense_columns.hpp"
 #include "dense_rows.hpp"
@@ -235,6 +236,7 @@ constexpr Kernels<T> table() {
             order_rows,
             cholesky,
             cholesky_solve,
+            minimize_model,
             LossTable<T, Losses>::entries,
             LossTable<T, Losses>::size,
             OptimizerTable<T, Optimizers>::entries,

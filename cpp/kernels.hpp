@@ -75,6 +75,27 @@ struct CsrCheck {
     Index row;
 };
 
+// The change of an objective with p weights and an intercept, which is at its best for them:
+//     g'(w - w0) + (w - w0)' (H - h h' / c) (w - w0) / 2 + l1 |w|_1
+// H is p x p or, where `starts` is not null, the values of its rows, p + 1 starts and their columns.
+struct QuadraticModel {
+    Index p;
+    const double* H;
+    const std::int64_t* starts;
+    const std::int32_t* columns;
+    const double* h;
+    double c;
+    const double* g;
+    double l1;
+};
+
+// By how much a model fell, and in its last sweep over the coordinates.
+struct ModelFall {
+    double fall, left;
+    bool converged;
+};
+inline constexpr Index model_scratch = 7;  // numbers a weight
+
 template <class T>
 struct Kernels {
     // z = X w + b for m rows; w is (d + 1) x lanes, the intercept last; z is m x lanes
@@ -112,6 +133,10 @@ struct Kernels {
     void (*order_rows)(Index n, Order order, Index first, Index count, Index* rows);
     Index (*cholesky)(double* A, Index n, double smallest, const std::atomic<bool>& cancel);
     void (*cholesky_solve)(const double* L, Index n, double* b);
+    // w, w0 before, becomes what minimises the model but for about `precision` of its fall or `enough`, if so many rounds do;
+    // scratch: model_scratch p numbers
+    ModelFall (*minimize_model)(const QuadraticModel&, double precision, double enough, Index rounds, double* w,
+                                double* scratch, const std::atomic<bool>& cancel);
     const LossKernel<T>* losses;
     int n_losses;
     const OptimizerKernel<T>* optimizers;

@@ -73,6 +73,35 @@ def hessian_product(
     intercept: bool,
     threads: int,
 ) -> None: ...
+def curvatures(
+    X: Features,
+    y: Array,
+    weight: Array | None,
+    w: Array,
+    h: Array,
+    loss: str,
+    parameters: Sequence[float],
+    threads: int,
+) -> None: ...
+def gram(X: Features, columns: Array, h: Array, H: Array, intercept: bool, threads: int) -> None: ...
+
+class SparseColumns:
+    def __init__(self, X: Features, threads: int) -> None: ...
+    def gram(
+        self, columns: Array, h: Array, scale: float, ridge: float, sums: Array, threads: int
+    ) -> tuple[Array, Array, Array]: ...
+
+def minimize_model(
+    H: Array | tuple[Array, Array, Array],
+    h: Array,
+    c: float,
+    g: Array,
+    l1: float,
+    w: Array,
+    precision: float,
+    enough: float,
+    rounds: int,
+) -> tuple[float, float, bool]: ...
 def margins(X: Features, w: Array, z: Array, threads: int) -> None: ...
 def epoch(
     *,

@@ -16,11 +16,13 @@ ROWS_A_COLUMN = 120
 
 def choose(objective: Objective) -> tuple[ModuleType, str]:
     """(solver module, one sentence why): its ``minimize(objective, w, tol=..., max_iter=...)`` is what to call."""
-    from gdfast.solvers import lbfgs, newton, proximal, subsampled_newton
+    from gdfast.solvers import lbfgs, newton, proximal, proximal_newton, subsampled_newton
 
     n, d, k = objective.examples.n, objective.examples.d, objective.examples.k
     if objective.penalty.l1 > 0:
-        return proximal, "the penalty has an L1 part: accelerated proximal gradient"
+        if proximal_newton.takes(objective):
+            return proximal_newton, "the penalty has an L1 part: proximal Newton on a working set"
+        return proximal, f"the penalty has an L1 part, {k} outputs: accelerated proximal gradient"
     if d <= LARGEST_GRAM and objective.loss.name == "squared_error":
         return newton, f"squared error with {d} columns: Gram matrix and Cholesky"
     if d <= LARGEST_HESSIAN and k == 1 and objective.loss.twice_differentiable:

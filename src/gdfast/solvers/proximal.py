@@ -25,8 +25,8 @@ def _column_curvature(objective: Objective) -> Array:
     return np.where(mean > 0, mean, 1.0)[:, None]
 
 
-def _distance_from_optimum(objective: Objective, w: Array, g: Array) -> Array:
-    """The smallest subgradient of f + l1 |w|_1 at w."""
+def smallest_subgradient(objective: Objective, w: Array, g: Array) -> Array:
+    """The smallest subgradient of f + l1 |w|_1 at w, where f has the gradient g."""
     l1 = objective.penalty.l1
     out = g.copy()
     v, gv = w[:-1], g[:-1]
@@ -71,7 +71,7 @@ def minimize(
         history.append(total_new)
         if callback is not None:
             callback(iteration, total_new)
-        s = _distance_from_optimum(objective, new, g_new)
+        s = smallest_subgradient(objective, new, g_new)
         norm = float(np.linalg.norm(s))
         excess = objective.relative(0.5 * float((s * s / curvature).sum()) / bound, total_new)
         if excess <= tol * 1e-2:

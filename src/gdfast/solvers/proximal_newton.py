@@ -1,0 +1,140 @@
+"""Proximal Newton on a working set (Yuan, Ho and Lin 2012; Lee, Sun and Saunders 2014): L1 and elastic net of one output.
+
+The working set are the columns whose weight is not 0, or whose gradient exceeds l1 and so wants it not to be. Over these the
+objective is replaced by its quadratic model, which coordinate descent and conjugate gradients minimise in memory; the step is
+shortened where the objective itself does not fall with it. A loss whose curvature jumps is replaced by one of its largest
+curvature everywhere: the model is then above the objective, and made once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gdfast.layouts import CsrRows, Scaled
+from gdfast.solvers import proximal
+from gdfast.solvers.newton import ROUNDING
+from gdfast.solvers.objective import Objective, Solution
+from gdfast.solvers.working_set import Curvature, Model
+
+Array = np.ndarray[Any, Any]
+
+LARGEST_DENSE, LARGEST_SPARSE = 2000, 8000  # working sets
+PRECISION, ROUNDS = 1e-2, 20  # of the minimum of a model
+FIRST_ROWS = 8  # one row in so many makes the first model, which is of a place far from the optimum
+
+
+def takes(objective: Objective) -> bool:
+    """Whether this solver can: one output, a loss with a curvature."""
+    X, loss = objective.examples.X, objective.loss
+    if isinstance(X, Scaled) and isinstance(X.X, CsrRows) and X.offset.any() and not objective.fit_intercept:
+        return False
+    if isinstance(X, CsrRows) and max(X.n, X.d) >= 2**31:
+        return False
+    return objective.examples.k == 1 and (loss.twice_differentiable or loss.curvature_bound is not None)
+
+
+def _start(objective: Objective, w: Array) -> Array:
+    """w or, where that is 0, the intercept that predicts the mean of y."""
+    examples, loss = objective.examples, objective.loss
+    if w.any() or not objective.fit_intercept or not objective.total_weight > 0:
+        return w
+    mean = float(np.average(examples.y.astype(np.float64), weights=examples.weight))
+    with np.errstate(all="ignore"):
+        if loss.target == "binary":
+            mean = np.log(mean / (1 - mean)) if loss.link == "logistic" else 0.0
+        elif loss.link == "exp":
+            mean = np.log(mean)
+    w = w.copy()
+    w[-1] = mean if np.isfinite(mean) else 0.0
+    return w
+
+
+def _models(objective: Objective) -> Callable[[Array, Array, bool], Model]:
+    """(w, columns, first) -> the model there; one that never changes is kept as long as it covers the columns."""
+    loss, curvature = objective.loss, None
+    constant = loss.curvature_bound if loss.name == "squared_error" or not loss.twice_differentiable else None
+    kept: Model | None = None
+
+    def model(w: Array, columns: Array, first: bool) -> Model:
+        nonlocal kept, curvature
+        if constant is None and first:
+            few = objective.on_sample(max(objective.examples.n // FIRST_ROWS, 30 * len(columns)))
+            if few.examples is not objective.examples and few.total_weight > 0:
+                return Curvature(few).model(w, columns)
+        if constant is not None and kept is not None and np.isin(columns, kept.columns, assume_unique=True).all():
+            return kept
+        curvature = curvature or Curvature(objective)
+        made = curvature.model(w, columns, constant)
+        kept = made if constant is not None else None
+        return made
+
+    return model
+
+
+def _working_set(g: Array, v: Array, l1: float, largest: int) -> tuple[Array, bool]:
+    """(columns, whether all that belong there are among them): where there are too many, those of the largest gradients"""
+    excess = np.abs(g) - l1
+    wanted = (v != 0) | (excess > 0)
+    columns = np.flatnonzero(wanted)
+    if len(columns) <= largest:
+        return columns, True
+    excess[v != 0] = np.inf
+    return np.sort(np.argpartition(-excess, largest)[:largest]), False
+
+
+def minimize(
+    objective: Objective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callable[[int, float], object] | None = None,
+) -> Solution:
+    """Until the model's fall to its minimum is below tol |f|. An iteration reads X once for the gradient, twice for the model."""
+    examples, l1, rounding = objective.examples, objective.penalty.l1, ROUNDING[objective.examples.dtype]
+    inner = examples.X.X if isinstance(examples.X, Scaled) else examples.X
+    largest = LARGEST_SPARSE if isinstance(inner, CsrRows) else LARGEST_DENSE
+    model_at = _models(objective)
+    w = _start(objective, w)
+    f, g = objective.gradient(w)
+    if not (math.isfinite(f) and np.isfinite(g).all()):
+        raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
+    total, history = objective.total(f, w), []
+    excess, norm = math.inf, math.inf
+    for iteration in range(1, max_iter + 1):
+        history.append(total)
+        if callback is not None:
+            callback(iteration, total)
+        norm = float(np.linalg.norm(proximal.smallest_subgradient(objective, w, g)))
+        if np.count_nonzero(w[:-1]) > largest:
+            return proximal.minimize(objective, w, tol=tol, max_iter=max_iter, callback=callback)
+        columns, complete = _working_set(g[:-1, 0], w[:-1, 0], l1, largest)
+        model = model_at(w, columns, iteration == 1)
+        scale = max(abs(total), 1e-6 * abs(objective.first or 0.0))
+        found = model.minimize(g[:, 0], w[:, 0], l1, precision=PRECISION, enough=0.1 * tol * scale, rounds=ROUNDS)
+        step = np.zeros_like(w)
+        step[model.columns, 0] = found.w - w[model.columns, 0]
+        step[-1] = found.intercept
+        excess = objective.relative(found.fall + found.left, total)
+        if complete and found.converged and excess <= tol:
+            reason = f"a model of the objective falls by {excess:.1e} of it"
+            return Solution(w + step, total, norm, excess, iteration, True, reason, history)
+        t = 1.0
+        while True:
+            trial = w + t * step
+            f_trial, g_trial = objective.gradient(trial)
+            total_trial = objective.total(f_trial, trial)
+            if math.isfinite(total_trial) and total_trial <= total - 1e-4 * t * found.fall + rounding * abs(total):
+                break
+            t *= 0.25
+            if t < 1e-8:
+                return Solution(
+                    w, total, norm, excess, iteration, excess < 1e3 * rounding,
+                    "no step towards the minimum of its model lowers the objective further", history,
+                )  # fmt: skip
+        w, f, g, total = trial, f_trial, g_trial, total_trial
+    return Solution(w, total, norm, excess, max_iter, False, f"{max_iter} iterations were not enough", history)
