@@ -293,7 +293,7 @@ void gram_of(const py::object& X, const py::array& columns, const py::array& h, 
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
-        if (p.layout == Layout::csr) refuse("X", "expected dense rows or columns; SparseColumns.gram is for sparse ones");
+        if (p.layout == Layout::csr) refuse("X", "expected dense rows or columns; SparseGram is for sparse ones");
         p.k = 1;
         p.intercept = intercept;
         const Index count = columns.size(), *from = columns_of<Index>(columns, p.d);
@@ -313,57 +313,68 @@ py::array array_from(std::vector<T>&& numbers) {
     return py::array_t<T>(py::ssize_t(owned->size()), owned->data(), owner);
 }
 
-// The columns of CsrRows. Keeps the rows: products of columns read both.
-class SparseColumnsOf {
+// A' diag(h) A of more and more columns of CsrRows. Keeps the rows, and a copy of their columns.
+struct GramOfColumns {
+    virtual ~GramOfColumns() = default;
+    virtual void set(const py::array& h, double scale, double ridge) = 0;
+    virtual void add(const py::array& columns, int threads) = 0;
+    virtual py::tuple matrix() const = 0;
+};
+template <class T>
+class TypedGram : public GramOfColumns {
 public:
-    SparseColumnsOf(py::object X, int threads) : X_(std::move(X)) {
-        by_type(X_, "X", [&](auto type) {
-            using T = decltype(type);
-            auto features = std::make_shared<Features<T>>(X_);
-            const Problem<T>& p = features->problem;
-            constexpr Index most = std::numeric_limits<std::int32_t>::max();
-            if (p.layout != Layout::csr) refuse("X", "expected CsrRows");
-            if (p.n > most || p.d > most) refuse("X", "expected fewer than 2^31 rows and columns");
-            features->problem.k = 1;
-            run(features->bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
-                columns<T>() = std::make_unique<SparseColumns<T>>(p, Team{members, 0, &cancel});
-            });
-            return 0;
+    TypedGram(const py::object& X, int threads) : X_(X), features_(X) {
+        Problem<T>& p = features_.problem;
+        constexpr Index most = std::numeric_limits<std::int32_t>::max();
+        if (p.layout != Layout::csr) refuse("X", "expected CsrRows");
+        if (p.n > most || p.d > most) refuse("X", "expected fewer than 2^31 rows and columns");
+        p.k = 1;
+        run(features_.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+            columns_ = std::make_unique<SparseColumns<T>>(p, Team{members, 0, &cancel});
         });
     }
-
-    py::tuple gram(const py::array& columns_wanted, const py::array& h, double scale, double ridge, const py::array& sums,
-                   int threads) const {
-        return by_type(X_, "X", [&](auto type) {
-            using T = decltype(type);
-            Features<T> features(X_);
-            Problem<T>& p = features.problem;
-            p.k = 1;
-            const std::int32_t* from = columns_of<std::int32_t>(columns_wanted, p.d);
-            const T* curvature = memory<T>(h, "h", p.n, false);
-            const Index count = columns_wanted.size();
-            double* to = memory<double>(sums, "sums", count, true);
-            SparseGram found;
-            run(4 * features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
-                found = columns<T>()->gram(p, from, count, curvature, scale, ridge, to, Team{members, 0, &cancel});
-            });
-            return py::make_tuple(array_from(std::move(found.starts)), array_from(std::move(found.columns)),
-                                  array_from(std::move(found.values)));
+    void set(const py::array& h, double scale, double ridge) override {
+        gram_ = std::make_unique<SparseGram<T>>(memory<T>(h, "h", features_.problem.n, false), scale, ridge);
+        h_ = h;
+        added_.assign(std::size_t(features_.problem.d), false);
+    }
+    void add(const py::array& columns, int threads) override {
+        const Problem<T>& p = features_.problem;
+        const std::int32_t* from = columns_of<std::int32_t>(columns, p.d);
+        if (!gram_) refuse("h", "expected set() before add()");
+        const Index count = columns.size();
+        for (Index j = 0; j < count; ++j)
+            if (added_[std::size_t(from[j])]) refuse("columns", std::to_string(from[j]) + " was added before");
+        for (Index j = 0; j < count; ++j) added_[std::size_t(from[j])] = true;
+        if (count == 0) return;
+        run(4 * features_.bytes() * double(count) / double(p.d), threads, [&](const std::atomic<bool>& cancel, int members) {
+            gram_->add(p, *columns_, from, count, Team{members, 0, &cancel});
         });
+    }
+    py::tuple matrix() const override {
+        if (!gram_) refuse("h", "expected set() before matrix()");
+        SparseMatrix found;
+        {
+            py::gil_scoped_release nogil;
+            found = gram_->matrix();
+        }
+        return py::make_tuple(array_from(std::move(found.starts)), array_from(std::move(found.columns)),
+                              array_from(std::move(found.values)), array_from(std::vector<double>(gram_->sums)));
     }
 
 private:
-    template <class T>
-    const std::unique_ptr<SparseColumns<T>>& columns() const {
-        return std::get<std::unique_ptr<SparseColumns<T>>>(columns_);
-    }
-    template <class T>
-    std::unique_ptr<SparseColumns<T>>& columns() {
-        return std::get<std::unique_ptr<SparseColumns<T>>>(columns_);
-    }
-    py::object X_;
-    std::tuple<std::unique_ptr<SparseColumns<float>>, std::unique_ptr<SparseColumns<double>>> columns_;
+    py::object X_, h_;
+    Features<T> features_;
+    std::unique_ptr<SparseColumns<T>> columns_;
+    std::unique_ptr<SparseGram<T>> gram_;
+    std::vector<bool> added_;
 };
+
+std::unique_ptr<GramOfColumns> gram_of_columns(const py::object& X, int threads) {
+    return by_type(X, "X", [&](auto type) -> std::unique_ptr<GramOfColumns> {
+        return std::make_unique<TypedGram<decltype(type)>>(X, threads);
+    });
+}
 
 // H: p x p, or (starts, columns, values) of its rows
 py::tuple minimize_model_of(const py::object& H, const py::array& h, double c, const py::array& g, double l1,
@@ -674,11 +685,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "h = weight times the curvature of the loss at the margins of each row.");
     m.def("gram", gram_of, py::arg("X"), py::arg("columns").noconvert(), py::arg("h").noconvert(), py::arg("H").noconvert(),
           py::arg("intercept"), py::arg("threads"), "H (float64) becomes A' diag(h) A, A = some columns of dense X and ones.");
-    py::class_<SparseColumnsOf>(m, "SparseColumns", "The columns of CsrRows, a copy.")
-        .def(py::init<py::object, int>(), py::arg("X"), py::arg("threads"))
-        .def("gram", &SparseColumnsOf::gram, py::arg("columns").noconvert(), py::arg("h").noconvert(), py::arg("scale"),
-             py::arg("ridge"), py::arg("sums").noconvert(), py::arg("threads"),
-             "scale A' diag(h) A + ridge as (starts, columns, values) of its rows, A = some columns; sums becomes scale A'h.");
+    py::class_<GramOfColumns>(m, "SparseGram", "scale A' diag(h) A + ridge, A = more and more columns of CsrRows.")
+        .def(py::init(&gram_of_columns), py::arg("X"), py::arg("threads"))
+        .def("set", &GramOfColumns::set, py::arg("h").noconvert(), py::arg("scale"), py::arg("ridge"),
+             "Begins, with no column.")
+        .def("add", &GramOfColumns::add, py::arg("columns").noconvert(), py::arg("threads"), "More columns, behind the others.")
+        .def("matrix", &GramOfColumns::matrix, "(starts, columns, values) of its rows, and scale A'h.");
     m.def("minimize_model", minimize_model_of, py::arg("H"), py::arg("h").noconvert(), py::arg("c"), py::arg("g").noconvert(),
           py::arg("l1"), py::arg("w").noconvert(), py::arg("precision"), py::arg("enough"), py::arg("rounds"),
           "w becomes what minimises a quadratic model with an L1 part: (fall, fall of the last sweep, converged).");

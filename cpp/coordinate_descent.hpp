@@ -11,7 +11,7 @@ namespace gdfast::GDFAST_ISA {
 inline double soft_threshold(double x, double t) { return std::copysign(std::fmax(std::fabs(x) - t, 0.0), x); }
 
 // Row j times x is added to `to`.
-struct DenseMatrix {
+struct SquareMatrix {
     const double* values;
     Index p;
     double diagonal(Index j) const { return values[j * p + j]; }
@@ -21,7 +21,7 @@ struct DenseMatrix {
         for (Index k = 0; k < p; ++k) to[k] += x * row[k];
     }
 };
-struct SparseMatrix {
+struct RowsOfMatrix {
     const double* values;
     const std::int64_t* starts;
     const std::int32_t* columns;
@@ -192,9 +192,9 @@ ModelFall descend(const QuadraticModel& model, const Matrix& H, double precision
 inline ModelFall minimize_model(const QuadraticModel& model, double precision, double enough, Index rounds, double* w,
                                 double* scratch, const std::atomic<bool>& cancel) {
     if (model.starts)
-        return descend(model, SparseMatrix{model.H, model.starts, model.columns}, precision, enough, rounds, w, scratch,
+        return descend(model, RowsOfMatrix{model.H, model.starts, model.columns}, precision, enough, rounds, w, scratch,
                        cancel);
-    return descend(model, DenseMatrix{model.H, model.p}, precision, enough, rounds, w, scratch, cancel);
+    return descend(model, SquareMatrix{model.H, model.p}, precision, enough, rounds, w, scratch, cancel);
 }
 
 }  // namespace gdfast::GDFAST_ISA

@@ -1,7 +1,5 @@
 #include "working_set.hpp"
 
-#include <memory>
-
 #include "shards.hpp"
 #include "team.hpp"
 
@@ -98,63 +96,124 @@ SparseColumns<T>::SparseColumns(const Problem<T>& p, const Team& team) {
     const Index d = p.d, n = p.n;
     Index parts = 1;  // of the rows, each with a counter a column
     while (parts < 16 && 2 * parts * d * 8 <= p.entries) parts *= 2;
-    std::vector<Index> next(std::size_t(parts * d), 0), longest(std::size_t(parts), 0);
-    starts_.resize(std::size_t(d + 1));
-    rows_.resize(std::size_t(p.entries));
-    x_.resize(std::size_t(p.entries));
+    std::vector<Index> next(std::size_t(parts * d), 0), most(std::size_t(parts), 0);
+    starts.resize(std::size_t(d + 1));
+    rows.reset(new std::int32_t[std::size_t(p.entries)]);
+    x.reset(new T[std::size_t(p.entries)]);
     with_indices(p.csr, [&](const auto* indices, const auto* indptr) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
         for (Index part = 0; part < parts; ++part) {
             Index* const counts = next.data() + part * d;
             const Index first = n * part / parts, last = n * (part + 1) / parts;
             for (Index e = indptr[first]; e < Index(indptr[last]); ++e) ++counts[indices[e]];
-            for (Index i = first; i < last; ++i)
-                longest[std::size_t(part)] = std::max<Index>(longest[std::size_t(part)], indptr[i + 1] - indptr[i]);
+            Index& length = most[std::size_t(part)];
+            for (Index i = first; i < last; ++i) length = std::max<Index>(length, indptr[i + 1] - indptr[i]);
         }
         Index sum = 0;
         for (Index j = 0; j < d; ++j) {
-            starts_[std::size_t(j)] = sum;
+            starts[std::size_t(j)] = sum;
             for (Index part = 0; part < parts; ++part) {
-                Index& count = next[std::size_t(part * d + j)];
-                const Index start = sum;
+                const Index count = next[std::size_t(part * d + j)];
+                next[std::size_t(part * d + j)] = sum;
                 sum += count;
-                count = start;
             }
         }
-        starts_[std::size_t(d)] = sum;
-        longest_ = *std::max_element(longest.begin(), longest.end());
+        starts[std::size_t(d)] = sum;
+        longest = *std::max_element(most.begin(), most.end());
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
         for (Index part = 0; part < parts; ++part) {
             Index* const to = next.data() + part * d;
             for (Index i = n * part / parts; i < n * (part + 1) / parts; ++i)
                 for (Index e = indptr[i]; e < Index(indptr[i + 1]); ++e) {
                     const std::size_t at = std::size_t(to[indices[e]]++);
-                    rows_[at] = std::int32_t(i);
-                    x_[at] = p.csr.x[e];
+                    rows[at] = std::int32_t(i);
+                    x[at] = p.csr.x[e];
                 }
         }
     });
 }
 
-namespace {
-
-// The lower triangle, row j with room for room(j) entries.
-struct Lower {
-    std::vector<Index> starts, counts;
-    std::unique_ptr<std::int32_t[]> columns;
-    std::unique_ptr<double[]> values;
-};
-
-SparseGram mirrored(const Lower& lower, Index p) {
-    SparseGram out;
-    out.starts.assign(std::size_t(p + 1), 0);
-    for (Index j = 0; j < p; ++j) {
-        const std::int32_t* columns = lower.columns.get() + lower.starts[std::size_t(j)];
-        const Index count = lower.counts[std::size_t(j)];
-        out.starts[std::size_t(j + 1)] += count;
-        for (Index e = 0; e < count; ++e)
-            if (columns[e] != j) ++out.starts[std::size_t(columns[e] + 1)];
+// sum[k] += sum_i h_i x_ij x_ik for the columns k up to j, and anything behind it; total = sum_i h_i x_ij
+template <class T>
+template <class I>
+void SparseGram<T>::sum_rows(const Problem<T>& problem, const SparseColumns<T>& X, const I* indices, const I* indptr, Index j,
+                             double* sum, double* total) const {
+    const I column = I(columns_[std::size_t(j)]);
+    const bool ordered = parts_.empty();  // what comes before in the row is all that comes before in columns_
+    const T* const x = problem.csr.x;
+    const std::int32_t* const rank = rank_.data();
+    *total = 0;
+    for (Index e = X.starts[std::size_t(column)]; e < X.starts[std::size_t(column + 1)]; ++e) {
+        const Index i = X.rows[std::size_t(e)];
+        const double a = double(h_[i]) * double(X.x[std::size_t(e)]);
+        *total += a;
+        Index o = indptr[i];
+        if (ordered) {
+            for (; indices[o] < column; ++o) sum[rank[indices[o]]] += a * double(x[o]);
+            sum[j] += a * double(x[o]);
+        } else {
+            for (; o < Index(indptr[i + 1]); ++o)
+                if (rank[indices[o]] <= j) sum[rank[indices[o]]] += a * double(x[o]);
+        }
     }
+}
+
+template <class T>
+void SparseGram<T>::add(const Problem<T>& problem, const SparseColumns<T>& X, const std::int32_t* columns, Index count,
+                        const Team& team) {
+    const Index first = Index(columns_.size()), p = first + count;
+    columns_.insert(columns_.end(), columns, columns + count);
+    sums.resize(std::size_t(p));
+    rank_.assign(std::size_t(problem.d), std::int32_t(p));
+    for (Index j = 0; j < p; ++j) rank_[std::size_t(columns_[std::size_t(j)])] = std::int32_t(j);
+    Part part{first, std::vector<Index>(std::size_t(count + 1)), std::vector<Index>(std::size_t(count)), nullptr, nullptr};
+    for (Index r = 0; r < count; ++r) {
+        const Index held = X.starts[std::size_t(columns[r] + 1)] - X.starts[std::size_t(columns[r])];
+        part.starts[std::size_t(r + 1)] = part.starts[std::size_t(r)] + std::min(first + r + 1, held * X.longest + 1);
+    }
+    part.columns.reset(new std::int32_t[std::size_t(part.starts[std::size_t(count)])]);  // most of it is never touched
+    part.values.reset(new double[std::size_t(part.starts[std::size_t(count)])]);
+    std::vector<double> all(std::size_t(team.threads * (p + 1)), 0.0);
+    const T* const factor = problem.scaling.factor;
+    with_indices(problem.csr, [&](const auto* indices, const auto* indptr) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
+        for (Index r = 0; r < count; ++r) {
+            if (team.cancel->load(std::memory_order_relaxed)) continue;
+            const Index j = first + r;
+            double* const sum = all.data() + thread_number() * (p + 1);
+            double total;
+            sum_rows(problem, X, indices, indptr, j, sum, &total);
+            const double own = scale_ * (factor ? double(factor[columns[r]]) : 1.0);
+            sums[std::size_t(j)] = own * total;
+            std::size_t at = std::size_t(part.starts[std::size_t(r)]);
+            for (Index k = 0; k <= j; ++k) {
+                if (sum[k] == 0 && k < j) continue;
+                const double other = factor ? double(factor[columns_[std::size_t(k)]]) : 1.0;
+                part.columns[at] = std::int32_t(k);
+                part.values[at++] = own * sum[k] * other + (k == j ? ridge_ : 0.0);
+                sum[k] = 0;
+            }
+            part.counts[std::size_t(r)] = Index(at) - part.starts[std::size_t(r)];
+        }
+    });
+    parts_.push_back(std::move(part));
+}
+
+template <class T>
+SparseMatrix SparseGram<T>::matrix() const {
+    const Index p = Index(columns_.size());
+    const auto each = [&](const auto& call) {  // of the lower triangle, row after row
+        for (const Part& part : parts_)
+            for (std::size_t r = 0; r < part.counts.size(); ++r)
+                for (Index e = part.starts[r]; e < part.starts[r] + part.counts[r]; ++e)
+                    call(part.first + Index(r), Index(part.columns[std::size_t(e)]), part.values[std::size_t(e)]);
+    };
+    SparseMatrix out;
+    out.starts.assign(std::size_t(p + 1), 0);
+    each([&](Index j, Index k, double) {
+        ++out.starts[std::size_t(j + 1)];
+        if (k != j) ++out.starts[std::size_t(k + 1)];
+    });
     for (Index j = 0; j < p; ++j) out.starts[std::size_t(j + 1)] += out.starts[std::size_t(j)];
     out.columns.resize(std::size_t(out.starts[std::size_t(p)]));
     out.values.resize(out.columns.size());
@@ -164,69 +223,18 @@ SparseGram mirrored(const Lower& lower, Index p) {
         out.columns[at] = std::int32_t(column);
         out.values[at] = value;
     };
-    for (Index j = 0; j < p; ++j)
-        for (Index e = lower.starts[std::size_t(j)], end = e + lower.counts[std::size_t(j)]; e < end; ++e) {
-            const Index k = lower.columns[std::size_t(e)];
-            put(j, k, lower.values[std::size_t(e)]);
-            if (k != j) put(k, j, lower.values[std::size_t(e)]);
-        }
-    return out;
-}
-
-}  // namespace
-
-template <class T>
-SparseGram SparseColumns<T>::gram(const Problem<T>& problem, const std::int32_t* columns, Index p, const T* h, double scale,
-                                  double ridge, double* sums, const Team& team) const {
-    std::vector<std::int32_t> rank(std::size_t(problem.d), std::int32_t(p));  // p: not one of them
-    Lower lower{std::vector<Index>(std::size_t(p + 1)), std::vector<Index>(std::size_t(p)), nullptr, nullptr};
-    for (Index j = 0; j < p; ++j) {
-        rank[std::size_t(columns[j])] = std::int32_t(j);
-        const Index held = starts_[std::size_t(columns[j] + 1)] - starts_[std::size_t(columns[j])];
-        const Index room = std::min(j + 1, std::max<Index>(1, held * longest_));
-        lower.starts[std::size_t(j + 1)] = lower.starts[std::size_t(j)] + room;
-    }
-    // not cleared: most of it is never touched
-    lower.columns.reset(new std::int32_t[std::size_t(lower.starts[std::size_t(p)])]);
-    lower.values.reset(new double[std::size_t(lower.starts[std::size_t(p)])]);
-    std::vector<double> all(std::size_t(team.threads * (p + 1)), 0.0);
-    const T* const x = problem.csr.x;
-    const T* const factor = problem.scaling.factor;
-    with_indices(problem.csr, [&](const auto* indices, const auto* indptr) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
-        for (Index j = 0; j < p; ++j) {
-            if (team.cancel->load(std::memory_order_relaxed)) continue;
-            double* const sum = all.data() + thread_number() * (p + 1);
-            const Index column = columns[j];
-            double total = 0;
-            for (Index e = starts_[std::size_t(column)]; e < starts_[std::size_t(column + 1)]; ++e) {
-                const Index i = rows_[std::size_t(e)];
-                const double a = double(h[i]) * double(x_[std::size_t(e)]);
-                total += a;
-                Index o = indptr[i];
-                for (; Index(indices[o]) < column; ++o) sum[rank[std::size_t(indices[o])]] += a * double(x[o]);
-                sum[j] += a * double(x[o]);
-            }
-            const double own = scale * (factor ? double(factor[column]) : 1.0);
-            sums[j] = own * total;
-            Index at = lower.starts[std::size_t(j)];
-            for (Index k = 0; k <= j; ++k) {
-                if (sum[k] == 0 && k < j) continue;
-                lower.columns[std::size_t(at)] = std::int32_t(k);
-                lower.values[std::size_t(at++)] =
-                    own * sum[k] * (factor ? double(factor[columns[k]]) : 1.0) + (k == j ? ridge : 0.0);
-                sum[k] = 0;
-            }
-            lower.counts[std::size_t(j)] = at - lower.starts[std::size_t(j)];
-        }
+    each([&](Index j, Index k, double value) {
+        put(j, k, value);
+        if (k != j) put(k, j, value);
     });
-    return mirrored(lower, p);
+    return out;
 }
 
 #define GDFAST_INSTANTIATE(T)                                                                   \
     template void curvatures(const Problem<T>&, const T*, T*, const Team&);                     \
     template void gram(const Problem<T>&, const Index*, Index, const T*, double*, const Team&); \
-    template class SparseColumns<T>;
+    template struct SparseColumns<T>;                                                           \
+    template class SparseGram<T>;
 GDFAST_INSTANTIATE(float)
 GDFAST_INSTANTIATE(double)
 

@@ -18,12 +18,13 @@ from gdfast.layouts import CsrRows, Scaled
 from gdfast.solvers import proximal
 from gdfast.solvers.newton import ROUNDING
 from gdfast.solvers.objective import Objective, Solution
-from gdfast.solvers.working_set import Curvature, Model
+from gdfast.solvers.working_set import Curvature, Model, Step
 
 Array = np.ndarray[Any, Any]
 
 LARGEST_DENSE, LARGEST_SPARSE = 2000, 8000  # working sets
 PRECISION, ROUNDS = 1e-2, 20  # of the minimum of a model
+SLOW = 0.1  # a model is worn out when its steps do not shrink to so much of the one before
 FIRST_ROWS = 8  # one row in so many makes the first model, which is of a place far from the optimum
 
 
@@ -53,26 +54,37 @@ def _start(objective: Objective, w: Array) -> Array:
     return w
 
 
-def _models(objective: Objective) -> Callable[[Array, Array, bool], Model]:
-    """(w, columns, first) -> the model there; one that never changes is kept as long as it covers the columns."""
-    loss, curvature = objective.loss, None
-    constant = loss.curvature_bound if loss.name == "squared_error" or not loss.twice_differentiable else None
-    kept: Model | None = None
+class _Models:
+    """The models of an objective, at one w after the other. The first is of some of the rows. The second and further ones
+    are used again while the steps to their minima shrink: what they are of, the curvature, changes less and less."""
 
-    def model(w: Array, columns: Array, first: bool) -> Model:
-        nonlocal kept, curvature
-        if constant is None and first:
-            few = objective.on_sample(max(objective.examples.n // FIRST_ROWS, 30 * len(columns)))
-            if few.examples is not objective.examples and few.total_weight > 0:
-                return Curvature(few).model(w, columns)
-        if constant is not None and kept is not None and np.isin(columns, kept.columns, assume_unique=True).all():
-            return kept
-        curvature = curvature or Curvature(objective)
-        made = curvature.model(w, columns, constant)
-        kept = made if constant is not None else None
-        return made
+    def __init__(self, objective: Objective) -> None:
+        loss = objective.loss
+        self._objective = objective
+        self._constant = loss.name == "squared_error" or not loss.twice_differentiable
+        self._curvature: Curvature | None = None
+        self._last: Model | None = None
+        self._first = not self._constant
 
-    return model
+    def at(self, w: Array, columns: Array) -> tuple[Model, bool]:
+        """(model, whether it was made elsewhere)"""
+        if self._first:
+            self._first = False
+            few = self._objective.on_sample(max(self._objective.examples.n // FIRST_ROWS, 30 * len(columns)))
+            if few.examples is not self._objective.examples and few.total_weight > 0:
+                return Curvature(few).model(w, columns), False
+        if self._last is not None and self._curvature is not None:
+            known = self._curvature.covering(self._last, columns)
+            if known is not None:
+                self._last = known
+                return known, not self._constant
+        return self.new(w, columns), False
+
+    def new(self, w: Array, columns: Array) -> Model:
+        bound = self._objective.loss.curvature_bound if self._constant else None
+        self._curvature = self._curvature or Curvature(self._objective, bound)
+        self._last = self._curvature.model(w, columns)
+        return self._last
 
 
 def _working_set(g: Array, v: Array, l1: float, largest: int) -> tuple[Array, bool]:
@@ -98,13 +110,13 @@ def minimize(
     examples, l1, rounding = objective.examples, objective.penalty.l1, ROUNDING[objective.examples.dtype]
     inner = examples.X.X if isinstance(examples.X, Scaled) else examples.X
     largest = LARGEST_SPARSE if isinstance(inner, CsrRows) else LARGEST_DENSE
-    model_at = _models(objective)
+    models = _Models(objective)
     w = _start(objective, w)
     f, g = objective.gradient(w)
     if not (math.isfinite(f) and np.isfinite(g).all()):
         raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
     total, history = objective.total(f, w), []
-    excess, norm = math.inf, math.inf
+    excess, norm, fall = math.inf, math.inf, math.inf
     for iteration in range(1, max_iter + 1):
         history.append(total)
         if callback is not None:
@@ -113,9 +125,17 @@ def minimize(
         if np.count_nonzero(w[:-1]) > largest:
             return proximal.minimize(objective, w, tol=tol, max_iter=max_iter, callback=callback)
         columns, complete = _working_set(g[:-1, 0], w[:-1, 0], l1, largest)
-        model = model_at(w, columns, iteration == 1)
         scale = max(abs(total), 1e-6 * abs(objective.first or 0.0))
-        found = model.minimize(g[:, 0], w[:, 0], l1, precision=PRECISION, enough=0.1 * tol * scale, rounds=ROUNDS)
+
+        def minimum(model: Model, w: Array = w, g: Array = g, enough: float = 0.1 * tol * scale) -> Step:
+            return model.minimize(g[:, 0], w[:, 0], l1, precision=PRECISION, enough=enough, rounds=ROUNDS)
+
+        model, elsewhere = models.at(w, columns)
+        found = minimum(model)
+        if elsewhere and found.fall > SLOW * fall:
+            model = models.new(w, columns)
+            found = minimum(model)
+        fall = found.fall
         step = np.zeros_like(w)
         step[model.columns, 0] = found.w - w[model.columns, 0]
         step[-1] = found.intercept

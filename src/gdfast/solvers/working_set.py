@@ -57,39 +57,59 @@ class Model:
 class Curvature:
     """Makes models of one objective. Sparse rows are copied once, column by column."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, bound: float | None = None) -> None:
+        """``bound``: taken for the curvature of the loss everywhere."""
         X: Features = objective.examples.X
-        self._objective = objective
         inner = X.X if isinstance(X, Scaled) else X
-        self._sparse = _core.SparseColumns(inner, objective.threads) if isinstance(inner, CsrRows) else None
+        self._objective, self._bound = objective, bound
+        self._gram = _core.SparseGram(X, objective.threads) if isinstance(inner, CsrRows) else None
+        self._c = 1.0  # of the last model
 
-    def model(self, w: Array, columns: Array, bound: float | None = None) -> Model:
-        """At w (d + 1, 1), over increasing ``columns``; with ``bound``, of a loss of that curvature everywhere."""
+    def model(self, w: Array, columns: Array) -> Model:
+        """At w (d + 1, 1), over increasing columns."""
         objective = self._objective
-        examples, threads, total = objective.examples, objective.threads, objective.total_weight
-        if bound is None:
-            objective.passes += 1
-            loss, h = objective.loss, np.empty(examples.n, dtype=examples.dtype)
-            at = w.astype(examples.dtype)
-            _core.curvatures(examples.X, examples.y, examples.weight, at, h, loss.name, loss.parameters(), threads)
-        else:
-            weight = np.ones(examples.n) if examples.weight is None else examples.weight
-            h = (bound * weight).astype(examples.dtype)
+        p, total, intercept = len(columns), objective.total_weight, objective.fit_intercept
+        h = self._of_rows(w)
         objective.passes += 1
-        p, intercept, l2 = len(columns), objective.fit_intercept, objective.penalty.l2
-        if self._sparse is None:
-            H = np.empty((p + 1, p + 1))
-            _core.gram(examples.X, columns, h, H, intercept, threads)
-            H /= total
-            sums, c, H = H[-1, :-1].copy(), float(H[-1, -1]), H[:-1, :-1].copy()
-            H[np.diag_indices(p)] += l2
-            return Model(columns, H, sums, sums, c if c > 0 else 1.0, intercept)
-        raw = np.empty(p)
-        H = self._sparse.gram(columns.astype(np.int32), h, 1 / total, l2, raw, threads)
-        c = float(h.sum(dtype=np.float64)) / total
-        if not intercept:
-            return Model(columns, H, np.zeros(p), np.zeros(p), 1.0, False)
+        if self._gram is not None:
+            c = float(h.sum(dtype=np.float64)) / total
+            self._c = c if c > 0 else 1.0
+            self._gram.set(h, 1 / total, objective.penalty.l2)
+            return self._extended(np.empty(0, dtype=np.int64), columns)
+        H = np.empty((p + 1, p + 1))
+        _core.gram(objective.examples.X, columns, h, H, intercept, objective.threads)
+        H /= total
+        sums, c, H = H[-1, :-1].copy(), float(H[-1, -1]), H[:-1, :-1].copy()
+        H[np.diag_indices(p)] += objective.penalty.l2
+        return Model(columns, H, sums, sums, c if c > 0 else 1.0, intercept)
+
+    def covering(self, model: Model, columns: Array) -> Model | None:
+        """The last model with these columns among its own; None where that needs a new one."""
+        missing = np.setdiff1d(columns, model.columns, assume_unique=True)
+        if len(missing) == 0:
+            return model
+        return None if self._gram is None else self._extended(model.columns, missing)
+
+    def _of_rows(self, w: Array) -> Array:
+        """weight times the curvature of the loss: (n,)"""
+        examples, loss = self._objective.examples, self._objective.loss
+        h = np.empty(examples.n, dtype=examples.dtype)
+        if self._bound is not None:
+            h[:] = self._bound if examples.weight is None else self._bound * examples.weight
+            return h
+        self._objective.passes += 1
+        w, threads = w.astype(examples.dtype), self._objective.threads
+        _core.curvatures(examples.X, examples.y, examples.weight, w, h, loss.name, loss.parameters(), threads)
+        return h
+
+    def _extended(self, columns: Array, more: Array) -> Model:
+        assert self._gram is not None
+        self._gram.add(more.astype(np.int32), self._objective.threads)
+        *H, raw = self._gram.matrix()
+        columns, X = np.append(columns, more), self._objective.examples.X
+        if not self._objective.fit_intercept:
+            return Model(columns, tuple(H), np.zeros(len(raw)), np.zeros(len(raw)), 1.0, False)
         sums = raw
-        if isinstance(examples.X, Scaled):
-            sums = raw - c * (examples.X.offset * examples.X.factor)[columns]
-        return Model(columns, H, sums, raw, c if c > 0 else 1.0, True)
+        if isinstance(X, Scaled):
+            sums = raw - self._c * (X.offset.astype(np.float64) * X.factor)[columns]
+        return Model(columns, tuple(H), sums, raw, self._c, True)
