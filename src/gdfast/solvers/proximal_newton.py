@@ -106,7 +106,7 @@ def minimize(
     max_iter: int,
     callback: Callable[[int, float], object] | None = None,
 ) -> Solution:
-    """Until the model's fall to its minimum is below tol |f|. An iteration reads X once for the gradient, twice for the model."""
+    """Until the model's fall to its minimum is below tol |f|. Each iteration reads X once, a new model twice more."""
     examples, l1, rounding = objective.examples, objective.penalty.l1, ROUNDING[objective.examples.dtype]
     inner = examples.X.X if isinstance(examples.X, Scaled) else examples.X
     largest = LARGEST_SPARSE if isinstance(inner, CsrRows) else LARGEST_DENSE

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """w (p,) of the working set and the intercept's change; ``fall``: of the model, ``left``: about what it could fall further."""
+    """w (p,) of the working set and the intercept's change; ``fall``: of the model, ``left``: what it could still fall."""
 
     w: Array
     intercept: float
