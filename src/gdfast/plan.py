@@ -55,7 +55,7 @@ class Examples:
         periodic do no harm.
         """
         count = count if numbers is None else max(1, min(count, numbers // self.d))
-        if self.n <= 2 * count:
+        if self.n <= 2 * max(count, _BLOCK):
             return self
         blocks = -(-count // _BLOCK)
         stratum = self.n / blocks

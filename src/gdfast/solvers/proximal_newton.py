@@ -43,7 +43,7 @@ def _start(objective: Objective, w: Array) -> Array:
     examples, loss = objective.examples, objective.loss
     if w.any() or not objective.fit_intercept or not objective.total_weight > 0:
         return w
-    mean = float(np.average(examples.y.astype(np.float64), weights=examples.weight))
+    mean: Any = np.average(examples.y.astype(np.float64), weights=examples.weight)
     with np.errstate(all="ignore"):
         if loss.target == "binary":
             mean = np.log(mean / (1 - mean)) if loss.link == "logistic" else 0.0
@@ -121,7 +121,10 @@ def minimize(
         history.append(total)
         if callback is not None:
             callback(iteration, total)
-        norm = float(np.linalg.norm(proximal.smallest_subgradient(objective, w, g)))
+        with np.errstate(over="ignore"):
+            norm = float(np.linalg.norm(proximal.smallest_subgradient(objective, w, g)))
+        if not math.isfinite(norm):
+            raise FloatingPointError("the gradient is too large: scale the columns of X, y or sample_weight")
         if np.count_nonzero(w[:-1]) > largest:
             return proximal.minimize(objective, w, tol=tol, max_iter=max_iter, callback=callback)
         columns, complete = _working_set(g[:-1, 0], w[:-1, 0], l1, largest)
