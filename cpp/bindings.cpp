@@ -261,6 +261,44 @@ void hessian_product_of(const py::object& X, const py::array& y, const py::objec
     });
 }
 
+double gradient_at_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& z, const py::array& g,
+                      const py::array& h, const std::string& loss, const std::vector<double>& parameters, bool intercept,
+                      int threads) {
+    return by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        complete(features, y, weight, 1, loss, parameters, intercept);
+        const T* from = memory<T>(z, "z", p.n, false);
+        double* to = memory<double>(g, "g", p.d + 1, true);
+        T* curvature = memory<T>(h, "h", p.n, true);
+        double sum = 0;
+        run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+            sum = gradient_at(p, from, to, curvature, Team{members, 0, &cancel});
+        });
+        return sum;
+    });
+}
+
+void curved_product_of(const py::object& X, const py::array& h, const py::array& p, const py::array& u, const py::array& Hp,
+                       bool intercept, int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& problem = features.problem;
+        problem.k = 1;
+        problem.intercept = intercept;
+        const T* curvature = memory<T>(h, "h", problem.n, false);
+        const T* direction = memory<T>(p, "p", problem.d + 1, false);
+        T* margins = memory<T>(u, "u", problem.n, true);
+        double* to = memory<double>(Hp, "Hp", problem.d + 1, true);
+        run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+            curved_product(problem, curvature, direction, margins, to, Team{members, 0, &cancel});
+        });
+        return 0;
+    });
+}
+
 void curvatures_of(const py::object& X, const py::array& y, const py::object& weight, const py::array& w, const py::array& h,
                    const std::string& loss, const std::vector<double>& parameters, int threads) {
     by_type(X, "X", [&](auto type) {
@@ -607,6 +645,21 @@ Index find_non_finite_in(const py::array& a, int threads) {
     });
 }
 
+void mean_squares_of(const py::object& X, const py::object& weight, const py::array& out, int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        if (p.layout != Layout::csr) refuse("X", "expected CsrRows");
+        p.k = 1;
+        p.weight = optional_memory<T>(weight, "weight", p.n);
+        double* to = memory<double>(out, "out", p.d, true);
+        run(features.bytes(), threads,
+            [&](const std::atomic<bool>& cancel, int members) { mean_squares_csr(p, to, Team{members, 0, &cancel}); });
+        return 0;
+    });
+}
+
 void moments_of(const py::object& X, const py::object& weight, const py::array& mean, const py::array& variance, int threads) {
     by_type(X, "X", [&](auto type) {
         using T = decltype(type);
@@ -680,6 +733,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("hessian_product", hessian_product_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"),
           py::arg("w").noconvert(), py::arg("p").noconvert(), py::arg("Hp").noconvert(), py::arg("loss"), py::arg("parameters"),
           py::arg("intercept"), py::arg("threads"), "Hp (float64) becomes the Hessian of the summed weighted losses times p.");
+    m.def("gradient_at", gradient_at_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("z").noconvert(),
+          py::arg("g").noconvert(), py::arg("h").noconvert(), py::arg("loss"), py::arg("parameters"), py::arg("intercept"),
+          py::arg("threads"), "Sum of the weighted losses at margins z, their gradient g (float64) and curvatures h.");
+    m.def("curved_product", curved_product_of, py::arg("X"), py::arg("h").noconvert(), py::arg("p").noconvert(),
+          py::arg("u").noconvert(), py::arg("Hp").noconvert(), py::arg("intercept"), py::arg("threads"),
+          "u = X p and Hp (float64) = X' diag(h) u.");
     m.def("curvatures", curvatures_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
           py::arg("h").noconvert(), py::arg("loss"), py::arg("parameters"), py::arg("threads"),
           "h = weight times the curvature of the loss at the margins of each row.");
@@ -725,6 +784,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "g, scaled in place to a norm in that range; returns |g| before.");
     m.def("find_non_finite", find_non_finite_in, py::arg("a").noconvert(), py::arg("threads") = 1,
           "Row-major position of the first NaN or infinity, -1 where there is none.");
+    m.def("mean_squares", mean_squares_of, py::arg("X"), py::arg("weight"), py::arg("out").noconvert(), py::arg("threads") = 1,
+          "The weighted mean (float64) of the squares of every column of CsrRows.");
     m.def("moments", moments_of, py::arg("X"), py::arg("weight"), py::arg("mean").noconvert(), py::arg("variance").noconvert(),
           py::arg("threads") = 1, "The weighted mean and variance (float64) of every column.");
     m.def("check_csr", check_csr_of, py::arg("X"), py::arg("finite"), py::arg("threads") = 1,

@@ -59,6 +59,15 @@ double hessian(const Problem<T>&, const T* w, double* g, double* H, const Team&)
 template <class T>
 void hessian_product(const Problem<T>&, const T* w, const T* p, double* Hp, const Team&);
 
+// The same of one output by parts, for who keeps margins from pass to pass. Sum of the weighted losses at the margins z (n);
+// g as in gradient; h (n) becomes weight * curvature.
+template <class T>
+double gradient_at(const Problem<T>&, const T* z, double* g, T* h, const Team&);
+
+// u (n) becomes X p, p (d + 1), and Hp (d + 1) X' diag(h) u
+template <class T>
+void curved_product(const Problem<T>&, const T* h, const T* p, T* u, double* Hp, const Team&);
+
 // z = X w + b, n x k
 template <class T>
 void margins(const Problem<T>&, const T* w, T* z, const Team&);
@@ -76,6 +85,10 @@ CsrCheck check_csr(const Problem<T>&, bool finite, const Team&);
 // Weighted means of the d columns and sums of squared deviations from them, divided by the total weight; problem.k is 1.
 template <class T>
 void moments(const Problem<T>&, double* mean, double* variance, const Team&);
+
+// Weighted means of the squares of sparse columns, read once.
+template <class T>
+void mean_squares_csr(const Problem<T>&, double* out, const Team&);
 
 // What all steps over n parameters share, by optimizer, penalties and clipping.
 template <class T>

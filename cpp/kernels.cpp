@@ -229,6 +229,7 @@ constexpr Kernels<T> table() {
             add_moments_rows<T>,
             add_moments_columns<T>,
             add_moments_csr<T>,
+            add_squares_csr<T>,
             gram<T>,
             add<T>,
             sum_of_squares<T>,

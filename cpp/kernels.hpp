@@ -124,6 +124,8 @@ struct Kernels {
     // of m rows of CSR: sums += weight x where mean is null, else += weight (x - mean)^2 and weights += weight, entry by entry
     void (*add_moments_csr)(CsrRows<T>, Index first, Index m, const T* weight, const double* mean, double* sums,
                             double* weights);
+    // sums += weight x^2, of m rows of CSR
+    void (*add_squares_csr)(CsrRows<T>, Index first, Index m, const T* weight, double* sums);
     // upper triangle of H += A' diag(h) A, A = (X 1) packed as m x stride with zeros behind column d; scaled is scratch
     void (*gram)(const T* packed, Index stride, Index m, const T* h, T* scaled, T* H);
     void (*add)(const T* a, Index n, double* sum);  // sum += a

@@ -75,4 +75,16 @@ void add_moments_csr(CsrRows<T> X, Index first, Index m, const T* weight, const 
     });
 }
 
+template <class T>
+void add_squares_csr(CsrRows<T> X, Index first, Index m, const T* weight, double* sums) {
+    with_indices(X, [&](auto sparse) {
+        for (Index i = 0; i < m; ++i) {
+            const double s = weight ? double(weight[i]) : 1.0;
+            const Index last = sparse.indptr[first + i + 1];
+            for (Index p = sparse.indptr[first + i]; p < last; ++p)
+                sums[sparse.indices[p]] += s * double(X.x[p]) * double(X.x[p]);
+        }
+    });
+}
+
 }  // namespace gdfast::GDFAST_ISA

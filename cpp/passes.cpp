@@ -79,6 +79,35 @@ void hessian_product(const Problem<T>& problem, const T* w, const T* p, double* 
 }
 
 template <class T>
+double gradient_at(const Problem<T>& p, const T* z, double* g, T* h, const Team& team) {
+    const Index shards = shards_of(p, p.n), size = p.d + 1;
+    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
+    std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards, nullptr, 0, true);
+    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
+        tile.gradient_at(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), z, partial.data() + s * size, h,
+                         losses.data() + s, *team.cancel);
+    });
+    add_shards(partial.data(), shards, size, 1, 1, 0, size, 1.0, g);
+    if (!p.intercept) g[p.d] = 0;
+    return add_losses(losses.data(), shards, 1, 0, 1);
+}
+
+template <class T>
+void curved_product(const Problem<T>& problem, const T* h, const T* p, T* u, double* Hp, const Team& team) {
+    const Index shards = shards_of(problem, problem.n), size = problem.d + 1;
+    std::vector<T> direction = padded(p, size, 1);
+    if (!problem.intercept) direction[std::size_t(problem.d)] = 0;
+    std::vector<double> partial(std::size_t(shards * size), 0.0);
+    std::vector<Tile<T>> tiles = tiles_for(problem, team.threads, shards, nullptr, 0, true);
+    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
+        tile.curved_product(shard_start(problem.n, shards, s), shard_start(problem.n, shards, s + 1), h, direction.data(), u,
+                            partial.data() + s * size, *team.cancel);
+    });
+    add_shards(partial.data(), shards, size, 1, 1, 0, size, 1.0, Hp);
+    if (!problem.intercept) Hp[problem.d] = 0;
+}
+
+template <class T>
 void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
     const Index shards = shards_of(p.n, double(p.n) * row_bytes(p), 0, 0, 0), lanes = lanes_of(p.k);
     const std::vector<T> weights = padded(w, p.d + 1, p.k);
@@ -157,6 +186,20 @@ static void moments_csr(const Problem<T>& p, Index shards, double* mean, double*
 }
 
 template <class T>
+void mean_squares_csr(const Problem<T>& p, double* out, const Team& team) {
+    const Index shards = shards_of(p, p.n);
+    std::vector<double> sums(std::size_t(shards * p.d), 0.0);
+    double total = p.weight ? 0.0 : double(p.n);
+    for (Index i = 0; p.weight && i < p.n; ++i) total += double(p.weight[i]);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team.threads)
+    for (Index s = 0; s < shards; ++s) {
+        const Index first = shard_start(p.n, shards, s), m = shard_start(p.n, shards, s + 1) - first;
+        p.kernels->add_squares_csr(p.csr, first, m, p.weight ? p.weight + first : nullptr, sums.data() + s * p.d);
+    }
+    add_shards(sums.data(), shards, p.d, 1, 1, 0, p.d, 1 / total, out);
+}
+
+template <class T>
 void moments(const Problem<T>& p, double* mean, double* variance, const Team& team) {
     const Index shards = shards_of(p, p.n), d = p.d;
     if (p.layout == Layout::csr) return moments_csr(p, shards, mean, variance, team);
@@ -201,6 +244,9 @@ CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
     template double gradient(const Problem<T>&, const T*, double*, const Team&);                \
     template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);        \
     template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&); \
+    template double gradient_at(const Problem<T>&, const T*, double*, T*, const Team&); \
+    template void curved_product(const Problem<T>&, const T*, const T*, T*, double*, const Team&); \
+    template void mean_squares_csr(const Problem<T>&, double*, const Team&); \
     template void moments(const Problem<T>&, double*, double*, const Team&);                    \
     template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                          \
     template void margins(const Problem<T>&, const T*, T*, const Team&);                        \

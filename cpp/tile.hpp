@@ -110,6 +110,30 @@ public:
         to_units_of_scaling(Hp);
     }
 
+    // As gradient and as hessian_product, at margins z and curvatures h that the caller keeps; z, h and u begin at row 0.
+    void gradient_at(Index first, Index last, const T* z, double* g, T* h, double* losses, const std::atomic<bool>& cancel) {
+        for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
+            const Index m = std::min(capacity_, last - i);
+            select(i, m);
+            std::copy_n(z + i, std::size_t(m), z_.data());
+            problem_.loss->curvatures(problem_.loss_parameters, z_.data(), targets_, m, 1, 1, h + i);
+            residuals(m, losses);
+            accumulate(m, i + m == last, g);
+        }
+        to_units_of_scaling(g);
+    }
+    void curved_product(Index first, Index last, const T* h, const T* p, T* u, double* Hp, const std::atomic<bool>& cancel) {
+        p = in_units_of_X(p);
+        for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
+            const Index m = std::min(capacity_, last - i);
+            find_margins(i, m, p);
+            std::copy_n(z_.data(), std::size_t(m), u + i);
+            for (Index s = 0; s < m; ++s) z_[std::size_t(s)] *= h[i + s];
+            accumulate(m, i + m == last, Hp);
+        }
+        to_units_of_scaling(Hp);
+    }
+
 private:
     // Are rows gathered into dense ones first?
     static bool packs(const Problem<T>& problem, const Order* order, Index gram_stride) {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gdfast import _core
-from gdfast.layouts import Features, Scaled, dtype_of, shape_of
+from gdfast.layouts import CsrRows, Features, Scaled, dtype_of, shape_of
 from gdfast.penalties import Bounds
 
 Array = np.ndarray[Any, Any]
@@ -97,6 +97,10 @@ def mean_squares(X: Features, weight: Array | None = None, threads: int = 1) -> 
         mean, variance = column_moments(X.X, weight, threads)
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray((variance + np.square(mean - X.offset)) * np.square(X.factor, dtype=np.float64))
+    if isinstance(X, CsrRows):
+        out = np.empty(X.d)
+        _core.mean_squares(X, weight, out, threads)
+        return out
     mean, variance = column_moments(X, weight, threads)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(variance + np.square(mean))

@@ -35,6 +35,17 @@ class Backend(Protocol):
     ) -> Array:
         """The second derivative of the sum of the weighted losses at w, times p (d + 1, k), as float64"""
 
+    def gradient_at(
+        self, examples: Examples, loss: Loss, z: Array, fit_intercept: bool, threads: int
+    ) -> tuple[float, Array, Array]:
+        """(sum of the weighted losses, sum of the weighted gradients as float64 (d + 1,), weight * curvature (n,)) at the
+        margins z (n,) of one output"""
+
+    def curved_product(
+        self, examples: Examples, h: Array, p: Array, fit_intercept: bool, threads: int
+    ) -> tuple[Array, Array]:
+        """(X' diag(h) X p as float64 (d + 1,), X p (n,)) for p (d + 1,)"""
+
     def epoch(
         self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int, seconds: float
     ) -> EpochReport:

@@ -88,6 +88,22 @@ def hessian_product(examples: Examples, loss: Loss, w: Array, p: Array, fit_inte
     return Hp
 
 
+def gradient_at(
+    examples: Examples, loss: Loss, z: Array, fit_intercept: bool, threads: int = 1
+) -> tuple[float, Array, Array]:
+    g, h = np.empty(examples.d + 1, dtype=np.float64), np.empty_like(z)
+    value = _core.gradient_at(
+        examples.X, examples.y, examples.weight, z, g, h, loss.name, loss.parameters(), fit_intercept, threads
+    )
+    return value, g, h
+
+
+def curved_product(examples: Examples, h: Array, p: Array, fit_intercept: bool, threads: int = 1) -> tuple[Array, Array]:
+    Hp, u = np.empty(len(p), dtype=np.float64), np.empty_like(h)
+    _core.curved_product(examples.X, h, p, u, Hp, fit_intercept, threads)
+    return Hp, u
+
+
 def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:

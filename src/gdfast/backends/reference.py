@@ -95,6 +95,22 @@ def hessian_product(examples: Examples, loss: Loss, w: Array, p: Array, fit_inte
     return np.vstack([X.T @ u, last]).astype(np.float64)
 
 
+def gradient_at(
+    examples: Examples, loss: Loss, z: Array, fit_intercept: bool, threads: int = 1
+) -> tuple[float, Array, Array]:
+    X, y, margin = to_dense(examples.X), _targets(examples), z[:, None]
+    weight = 1.0 if examples.weight is None else examples.weight[:, None]
+    r, h = (weight * loss.gradient(margin, y))[:, 0], (weight * loss.curvature(margin, y))[:, 0]
+    value = float((weight * loss.value(margin, y)).sum())
+    return value, np.append(X.T @ r, r.sum() * fit_intercept).astype(np.float64), h
+
+
+def curved_product(examples: Examples, h: Array, p: Array, fit_intercept: bool, threads: int = 1) -> tuple[Array, Array]:
+    X = to_dense(examples.X)
+    u = X @ p[:-1] + p[-1] * fit_intercept
+    return np.append(X.T @ (h * u), (h * u).sum() * fit_intercept).astype(np.float64), u
+
+
 def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:

@@ -16,7 +16,7 @@ ROWS_A_COLUMN = 120
 
 def choose(objective: Objective) -> tuple[ModuleType, str]:
     """(solver module, one sentence why): its ``minimize(objective, w, tol=..., max_iter=...)`` is what to call."""
-    from gdfast.solvers import lbfgs, newton, proximal, proximal_newton, subsampled_newton
+    from gdfast.solvers import lbfgs, newton, newton_cg, proximal, proximal_newton, subsampled_newton
 
     n, d, k = objective.examples.n, objective.examples.d, objective.examples.k
     if objective.penalty.l1 > 0:
@@ -33,4 +33,6 @@ def choose(objective: Objective) -> tuple[ModuleType, str]:
                 f"one output, {d} columns and {n} rows: preconditioned by the Hessian of {rows} rows",
             )
         return newton, f"one output and {d} columns: Newton's method"
+    if k == 1 and objective.loss.twice_differentiable and (objective.penalty.l2 > 0 or n > d):
+        return newton_cg, f"one output and {d} columns: Newton's method by conjugate gradients"
     return lbfgs, f"{k} outputs, {d} columns: preconditioned L-BFGS"

@@ -94,6 +94,28 @@ class Objective:
         Hp[:-1] += self.penalty.l2 * p[:-1]
         return Hp
 
+    def margins(self, w: Array) -> Array:
+        """X w + b of output 0, (n,) in the dtype of the data; w: (d + 1, 1)"""
+        if not w.any():
+            return np.zeros(self.examples.n, dtype=self.examples.dtype)
+        self.passes += 1
+        return np.asarray(self.backend.margins(self.examples.X, w.astype(self.examples.dtype), self.threads)[:, 0])
+
+    def gradient_at(self, w: Array, z: Array) -> tuple[float, Array, Array]:
+        """(f, its gradient (d + 1,), the curvatures h (n,)) at w (d + 1,) with the margins z (n,) = X w + b"""
+        value, g, h = self.backend.gradient_at(self.examples, self.loss, z, self.fit_intercept, self.threads)
+        return *self._penalized(value, g, w), h
+
+    def curved_product(self, h: Array, p: Array) -> tuple[Array, Array, float]:
+        """(X' diag(h) X p / total weight + l2 p, X p / size, size) for p (d + 1,), size the largest number in p"""
+        size = float(np.abs(p).max())
+        scaled = (p / size).astype(self.examples.dtype)
+        self.passes += 1
+        Hp, u = self.backend.curved_product(self.examples, h, scaled, self.fit_intercept, self.threads)
+        Hp *= size / self.total_weight
+        Hp[:-1] += self.penalty.l2 * p[:-1]
+        return Hp, u, size
+
     def relative(self, excess: float, f: float) -> float:
         """excess / |f|, |f| not below a millionth of the first value: where f* = 0, f itself is no measure."""
         return excess / max(abs(f), 1e-6 * abs(self.first or 0.0), np.finfo(float).tiny)
