@@ -280,22 +280,29 @@ double gradient_at_of(const py::object& X, const py::array& y, const py::object&
     });
 }
 
-void curved_product_of(const py::object& X, const py::array& h, const py::array& p, const py::array& u, const py::array& Hp,
-                       bool intercept, int threads) {
-    by_type(X, "X", [&](auto type) {
+py::tuple conjugate_gradients_of(const py::object& X, const py::array& h, const py::array& g, const py::array& diagonal,
+                                 double total, double l2, double share, Index most, const py::array& s,
+                                 const py::array& margins, bool intercept, int threads) {
+    return by_type(X, "X", [&](auto type) -> py::tuple {
         using T = decltype(type);
         Features<T> features(X);
-        Problem<T>& problem = features.problem;
-        problem.k = 1;
-        problem.intercept = intercept;
-        const T* curvature = memory<T>(h, "h", problem.n, false);
-        const T* direction = memory<T>(p, "p", problem.d + 1, false);
-        T* margins = memory<T>(u, "u", problem.n, true);
-        double* to = memory<double>(Hp, "Hp", problem.d + 1, true);
+        Problem<T>& p = features.problem;
+        p.k = 1;
+        p.intercept = intercept;
+        const NewtonSystem<T> system{memory<T>(h, "h", p.n, false),
+                                     memory<double>(g, "g", p.d + 1, false),
+                                     memory<double>(diagonal, "diagonal", p.d + 1, false),
+                                     total,
+                                     l2,
+                                     share,
+                                     most};
+        double* to = memory<double>(s, "s", p.d + 1, true);
+        T* moved = memory<T>(margins, "margins", p.n, true);
+        NewtonStep step{};
         run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
-            curved_product(problem, curvature, direction, margins, to, Team{members, 0, &cancel});
+            step = conjugate_gradients(p, system, to, moved, Team{members, 0, &cancel});
         });
-        return 0;
+        return py::make_tuple(step.fall, step.products);
     });
 }
 
@@ -736,9 +743,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("gradient_at", gradient_at_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("z").noconvert(),
           py::arg("g").noconvert(), py::arg("h").noconvert(), py::arg("loss"), py::arg("parameters"), py::arg("intercept"),
           py::arg("threads"), "Sum of the weighted losses at margins z, their gradient g (float64) and curvatures h.");
-    m.def("curved_product", curved_product_of, py::arg("X"), py::arg("h").noconvert(), py::arg("p").noconvert(),
-          py::arg("u").noconvert(), py::arg("Hp").noconvert(), py::arg("intercept"), py::arg("threads"),
-          "u = X p and Hp (float64) = X' diag(h) u.");
+    m.def("conjugate_gradients", conjugate_gradients_of, py::arg("X"), py::arg("h").noconvert(), py::arg("g").noconvert(),
+          py::arg("diagonal").noconvert(), py::arg("total"), py::arg("l2"), py::arg("share"), py::arg("most"),
+          py::arg("s").noconvert(), py::arg("margins").noconvert(), py::arg("intercept"), py::arg("threads"),
+          "(X' diag(h) X / total + l2) s = -g but for what is not worth it, margins = X s: (fall of the model, products).");
     m.def("curvatures", curvatures_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
           py::arg("h").noconvert(), py::arg("loss"), py::arg("parameters"), py::arg("threads"),
           "h = weight times the curvature of the loss at the margins of each row.");

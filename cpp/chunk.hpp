@@ -64,9 +64,22 @@ void hessian_product(const Problem<T>&, const T* w, const T* p, double* Hp, cons
 template <class T>
 double gradient_at(const Problem<T>&, const T* z, double* g, T* h, const Team&);
 
-// u (n) becomes X p, p (d + 1), and Hp (d + 1) X' diag(h) u
+// (H + l2) s = -g approximately, H = X' diag(h) X / total and g (d + 1) of one output, by conjugate gradients from 0 with
+// this diagonal (d + 1) as preconditioner, until one more would bring less than about `share` of the average one.
 template <class T>
-void curved_product(const Problem<T>&, const T* h, const T* p, T* u, double* Hp, const Team&);
+struct NewtonSystem {
+    const T* h;
+    const double *g, *diagonal;
+    double total, l2, share;
+    Index most;  // products with H
+};
+struct NewtonStep {
+    double fall;  // of the quadratic model
+    Index products;
+};
+// s (d + 1) and margins (n) = X s
+template <class T>
+NewtonStep conjugate_gradients(const Problem<T>&, const NewtonSystem<T>&, double* s, T* margins, const Team&);
 
 // z = X w + b, n x k
 template <class T>

@@ -1,4 +1,5 @@
 // Passes over all rows: gradient, Hessian, margins, moments, checks.
+#include <cmath>
 #include <limits>
 
 #include "chunk.hpp"
@@ -92,19 +93,91 @@ double gradient_at(const Problem<T>& p, const T* z, double* g, T* h, const Team&
     return add_losses(losses.data(), shards, 1, 0, 1);
 }
 
+// Hp = X' diag(h) X p, again and again.
 template <class T>
-void curved_product(const Problem<T>& problem, const T* h, const T* p, T* u, double* Hp, const Team& team) {
-    const Index shards = shards_of(problem, problem.n), size = problem.d + 1;
-    std::vector<T> direction = padded(p, size, 1);
-    if (!problem.intercept) direction[std::size_t(problem.d)] = 0;
-    std::vector<double> partial(std::size_t(shards * size), 0.0);
-    std::vector<Tile<T>> tiles = tiles_for(problem, team.threads, shards, nullptr, 0, true);
-    over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        tile.curved_product(shard_start(problem.n, shards, s), shard_start(problem.n, shards, s + 1), h, direction.data(), u,
-                            partial.data() + s * size, *team.cancel);
-    });
-    add_shards(partial.data(), shards, size, 1, 1, 0, size, 1.0, Hp);
-    if (!problem.intercept) Hp[problem.d] = 0;
+class CurvedProducts {
+public:
+    CurvedProducts(const Problem<T>& problem, const T* h, const Team& team)
+        : problem_(problem),
+          h_(h),
+          team_(team),
+          shards_(shards_of(problem, problem.n)),
+          size_(problem.d + 1),
+          tiles_(tiles_for(problem, team.threads, shards_, nullptr, 0, true)),
+          direction_(std::size_t(size_ + lanes_behind)),
+          partial_(std::size_t(shards_ * size_)) {}
+
+    // p (d + 1) in double keeps its digits in T as p / size, size its largest number; u = X p / size. Returns size.
+    double operator()(const double* p, T* u, double* Hp) {
+        double size = 0;
+        for (Index j = 0; j < size_; ++j) size = std::max(size, std::fabs(p[j]));
+        for (Index j = 0; j < size_; ++j) direction_[std::size_t(j)] = T(p[j] / size);
+        if (!problem_.intercept) direction_[std::size_t(size_ - 1)] = 0;
+        over_shards(shards_, tiles_, [&](Index s, Tile<T>& tile) {
+            double* sums = partial_.data() + s * size_;
+            std::fill_n(sums, std::size_t(size_), 0.0);
+            tile.curved_product(shard_start(problem_.n, shards_, s), shard_start(problem_.n, shards_, s + 1), h_,
+                                direction_.data(), u, sums, *team_.cancel);
+        });
+        add_shards(partial_.data(), shards_, size_, 1, 1, 0, size_, size, Hp);
+        if (!problem_.intercept) Hp[size_ - 1] = 0;
+        return size;
+    }
+
+private:
+    const Problem<T>& problem_;
+    const T* h_;
+    const Team& team_;
+    const Index shards_, size_;
+    std::vector<Tile<T>> tiles_;
+    std::vector<T> direction_;
+    std::vector<double> partial_;
+};
+
+template <class T>
+NewtonStep conjugate_gradients(const Problem<T>& problem, const NewtonSystem<T>& system, double* s, T* margins,
+                               const Team& team) {
+    const Index size = problem.d + 1;
+    std::vector<double> r(std::size_t(size), 0.0), y(r), p(r), Hp(r);
+    std::vector<T> u(std::size_t(problem.n), T(0));
+    CurvedProducts<T> product(problem, system.h, team);
+    const auto dot = [&](const std::vector<double>& a, const std::vector<double>& b) {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (Index j = 0; j < size; ++j) sum += a[std::size_t(j)] * b[std::size_t(j)];
+        return sum;
+    };
+    const auto precondition = [&] {
+        for (Index j = 0; j < size; ++j) y[std::size_t(j)] = r[std::size_t(j)] / system.diagonal[j];
+        return dot(r, y);
+    };
+    std::fill_n(s, std::size_t(size), 0.0);
+    std::fill_n(margins, std::size_t(problem.n), T(0));
+    for (Index j = 0; j < size; ++j) r[std::size_t(j)] = -system.g[j];
+    double rz = precondition();
+    p = y;
+    NewtonStep step{0, 0};
+    while (step.products < system.most && rz > 0 && !team.cancel->load(std::memory_order_relaxed)) {
+        const double scale = product(p.data(), u.data(), Hp.data());
+        ++step.products;
+        for (Index j = 0; j < size; ++j)
+            Hp[std::size_t(j)] = Hp[std::size_t(j)] / system.total + (j < problem.d ? system.l2 * p[std::size_t(j)] : 0.0);
+        const double curvature = dot(p, Hp);
+        if (!(curvature > 0)) break;
+        const double a = rz / curvature, part = 0.5 * a * rz;
+        const T moved = T(a * scale);
+        for (Index i = 0; i < problem.n; ++i) margins[i] += moved * u[std::size_t(i)];
+        for (Index j = 0; j < size; ++j) {
+            s[j] += a * p[std::size_t(j)];
+            r[std::size_t(j)] -= a * Hp[std::size_t(j)];
+        }
+        step.fall += part;
+        if (double(step.products) * part <= system.share * step.fall) break;
+        const double next = precondition();
+        for (Index j = 0; j < size; ++j) p[std::size_t(j)] = y[std::size_t(j)] + next / rz * p[std::size_t(j)];
+        rz = next;
+    }
+    return step;
 }
 
 template <class T>
@@ -245,7 +318,7 @@ CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
     template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);        \
     template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&); \
     template double gradient_at(const Problem<T>&, const T*, double*, T*, const Team&); \
-    template void curved_product(const Problem<T>&, const T*, const T*, T*, double*, const Team&); \
+    template NewtonStep conjugate_gradients(const Problem<T>&, const NewtonSystem<T>&, double*, T*, const Team&); \
     template void mean_squares_csr(const Problem<T>&, double*, const Team&); \
     template void moments(const Problem<T>&, double*, double*, const Team&);                    \
     template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                          \

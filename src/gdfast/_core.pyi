@@ -85,7 +85,20 @@ def gradient_at(
     intercept: bool,
     threads: int,
 ) -> float: ...
-def curved_product(X: Features, h: Array, p: Array, u: Array, Hp: Array, intercept: bool, threads: int) -> None: ...
+def conjugate_gradients(
+    X: Features,
+    h: Array,
+    g: Array,
+    diagonal: Array,
+    total: float,
+    l2: float,
+    share: float,
+    most: int,
+    s: Array,
+    margins: Array,
+    intercept: bool,
+    threads: int,
+) -> tuple[float, int]: ...
 def curvatures(
     X: Features,
     y: Array,

@@ -154,6 +154,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class NewtonSystem:
+    """(X' diag(h) X / total weight + l2) s = -g of one output, and how far it is worth solving by conjugate gradients from 0:
+    until one more product would bring less than about ``share`` of what the average one brought, ``most`` of them.
+
+    g, diagonal: (d + 1,) float64; diagonal > 0 is the preconditioner.
+    """
+
+    g: Array
+    diagonal: Array
+    l2: float
+    share: float
+    most: int
+
+
+@dataclass(frozen=True)
 class EpochReport:
     """One epoch: the sum of the weighted losses (each row before its own step), the steps made, whether all numbers were
     finite; of every step made the norm of its mean gradient before clipping and the sum of its losses."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from gdfast.layouts import Features
 from gdfast.losses import Loss
-from gdfast.plan import EpochReport, Examples, Member, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -41,10 +41,10 @@ class Backend(Protocol):
         """(sum of the weighted losses, sum of the weighted gradients as float64 (d + 1,), weight * curvature (n,)) at the
         margins z (n,) of one output"""
 
-    def curved_product(
-        self, examples: Examples, h: Array, p: Array, fit_intercept: bool, threads: int
-    ) -> tuple[Array, Array]:
-        """(X' diag(h) X p as float64 (d + 1,), X p (n,)) for p (d + 1,)"""
+    def conjugate_gradients(
+        self, examples: Examples, h: Array, system: NewtonSystem, fit_intercept: bool, threads: int
+    ) -> tuple[Array, Array, float, int]:
+        """(s (d + 1,), X s (n,), fall of the quadratic model along s, products with the Hessian)"""
 
     def epoch(
         self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int, seconds: float

@@ -15,7 +15,7 @@ from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of
 from gdfast.penalties import Bounds, ElasticNet, of_each
-from gdfast.plan import EpochReport, Examples, Member, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -98,10 +98,15 @@ def gradient_at(
     return value, g, h
 
 
-def curved_product(examples: Examples, h: Array, p: Array, fit_intercept: bool, threads: int = 1) -> tuple[Array, Array]:
-    Hp, u = np.empty(len(p), dtype=np.float64), np.empty_like(h)
-    _core.curved_product(examples.X, h, p, u, Hp, fit_intercept, threads)
-    return Hp, u
+def conjugate_gradients(
+    examples: Examples, h: Array, system: NewtonSystem, fit_intercept: bool, threads: int = 1
+) -> tuple[Array, Array, float, int]:
+    s, margins = np.empty(examples.d + 1, dtype=np.float64), np.empty_like(h)
+    fall, products = _core.conjugate_gradients(
+        examples.X, h, system.g, system.diagonal, examples.total_weight, system.l2, system.share, system.most, s, margins,
+        fit_intercept, threads,
+    )  # fmt: skip
+    return s, margins, fall, products
 
 
 def epoch(

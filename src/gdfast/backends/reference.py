@@ -16,7 +16,7 @@ from gdfast.losses import Loss, one_column_per_class
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of, order_rows
 from gdfast.penalties import Bounds, ElasticNet, of_each, soft_threshold
-from gdfast.plan import EpochReport, Examples, Member, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -105,10 +105,26 @@ def gradient_at(
     return value, np.append(X.T @ r, r.sum() * fit_intercept).astype(np.float64), h
 
 
-def curved_product(examples: Examples, h: Array, p: Array, fit_intercept: bool, threads: int = 1) -> tuple[Array, Array]:
-    X = to_dense(examples.X)
-    u = X @ p[:-1] + p[-1] * fit_intercept
-    return np.append(X.T @ (h * u), (h * u).sum() * fit_intercept).astype(np.float64), u
+def conjugate_gradients(
+    examples: Examples, h: Array, system: NewtonSystem, fit_intercept: bool, threads: int = 1
+) -> tuple[Array, Array, float, int]:
+    X = np.column_stack([to_dense(examples.X), np.full(examples.n, float(fit_intercept))])
+    ridge = np.append(np.full(examples.d, system.l2), 0.0)
+    s, r, fall, products = np.zeros(len(system.g)), -system.g, 0.0, 0
+    p = y = r / system.diagonal
+    rz = r @ y
+    while products < system.most and rz > 0:
+        Hp = X.T @ (h * (X @ p)) / examples.total_weight + ridge * p
+        products += 1
+        if not p @ Hp > 0:
+            break
+        a = rz / (p @ Hp)
+        s, r, fall = s + a * p, r - a * Hp, fall + 0.5 * a * rz
+        if products * 0.5 * a * rz <= system.share * fall:
+            break
+        y = r / system.diagonal
+        p, rz = y + (r @ y) / rz * p, r @ y
+    return s, (X @ s).astype(h.dtype), float(fall), products
 
 
 def epoch(

@@ -42,42 +42,13 @@ class _Place:
         squares = mass * mean_squares(objective.examples.X, self._h, objective.threads) + objective.penalty.l2
         return np.append(squares, mass if objective.fit_intercept else 1.0)
 
-    def product(self, p: Array) -> tuple[Array, Array, float]:
-        """(H p, X p / size, size): size keeps the digits of p in the dtype of the data"""
-        return self._objective.curved_product(self._h, p)
+    def step(self, diagonal: Array) -> tuple[Array, Array, float]:
+        """(s, X s, fall of the model along s)"""
+        return self._objective.newton_step(self._h, self.g, diagonal, ENOUGH, MOST_PRODUCTS)
 
     def beyond(self, s: Array, margins: Array, t: float) -> _Place:
         """The place w + t s; margins: X s."""
         return _Place(self._objective, self.w + t * s, self.z + self.z.dtype.type(t) * margins)
-
-
-def _step(place: _Place, diagonal: Array, enough: float) -> tuple[Array, Array, float, bool]:
-    """(s, X s, fall of the model along s, whether the fall is certain to be below ``enough``)"""
-    s, margins = np.zeros_like(place.g), np.zeros_like(place.z)
-    r = -place.g
-    y = r / diagonal
-    p, rz, fall = y.copy(), float(r @ y), 0.0
-    for count in range(1, MOST_PRODUCTS + 1):
-        if not rz > 0:
-            break
-        Hp, u, size = place.product(p)
-        curvature = float(p @ Hp)
-        if not curvature > 0:
-            break
-        a = rz / curvature
-        s += a * p
-        margins += place.z.dtype.type(a * size) * u
-        part = 0.5 * a * rz
-        fall += part
-        if count * part <= ENOUGH * fall:
-            break
-        r -= a * Hp
-        y = r / diagonal
-        new = float(r @ y)
-        p *= new / rz
-        p += y
-        rz = new
-    return s, margins, fall, fall <= enough
 
 
 def minimize(
@@ -105,11 +76,13 @@ def minimize(
         if iteration <= 2:  # later ones hardly differ
             diagonal = place.diagonal()
             diagonal = np.where(diagonal > 0, diagonal, 1.0)
-        s, margins, fall, _ = _step(place, diagonal, 0.0)
+        s, margins, fall = place.step(diagonal)
         excess = objective.relative(fall, place.f)
         if excess <= tol:
-            return solution(place.w + s, iteration, True, f"a step of Newton's method promises {excess:.1e} of the objective")
-        slope, t = float(place.g @ s), 1.0
+            return solution(
+                place.w + s, iteration, True, f"a step of Newton's method promises {excess:.1e} of the objective"
+            )
+        slope, t = float(np.einsum("i,i->", place.g, s)), 1.0
         while True:
             trial = place.beyond(s, margins, t)
             if math.isfinite(trial.f) and trial.f <= place.f + 1e-4 * t * slope + rounding * abs(place.f):

@@ -14,7 +14,7 @@ from gdfast import _core
 from gdfast.backends import cpu
 from gdfast.losses import Loss
 from gdfast.penalties import ElasticNet
-from gdfast.plan import Examples
+from gdfast.plan import Examples, NewtonSystem
 
 Array = np.ndarray[Any, Any]
 
@@ -106,15 +106,14 @@ class Objective:
         value, g, h = self.backend.gradient_at(self.examples, self.loss, z, self.fit_intercept, self.threads)
         return *self._penalized(value, g, w), h
 
-    def curved_product(self, h: Array, p: Array) -> tuple[Array, Array, float]:
-        """(X' diag(h) X p / total weight + l2 p, X p / size, size) for p (d + 1,), size the largest number in p"""
-        size = float(np.abs(p).max())
-        scaled = (p / size).astype(self.examples.dtype)
-        self.passes += 1
-        Hp, u = self.backend.curved_product(self.examples, h, scaled, self.fit_intercept, self.threads)
-        Hp *= size / self.total_weight
-        Hp[:-1] += self.penalty.l2 * p[:-1]
-        return Hp, u, size
+    def newton_step(self, h: Array, g: Array, diagonal: Array, share: float, most: int) -> tuple[Array, Array, float]:
+        """(s, X s, fall of the quadratic model along s) with (H + l2) s about -g; h and g from ``gradient_at``."""
+        system = NewtonSystem(g, diagonal, self.penalty.l2, share, most)
+        s, margins, fall, products = self.backend.conjugate_gradients(
+            self.examples, h, system, self.fit_intercept, self.threads
+        )
+        self.passes += products
+        return s, margins, fall
 
     def relative(self, excess: float, f: float) -> float:
         """excess / |f|, |f| not below a millionth of the first value: where f* = 0, f itself is no measure."""
