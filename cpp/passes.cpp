@@ -313,16 +313,16 @@ CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
     return first;
 }
 
-#define GDFAST_INSTANTIATE(T)                                                                   \
-    template double gradient(const Problem<T>&, const T*, double*, const Team&);                \
-    template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);        \
-    template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&); \
-    template double gradient_at(const Problem<T>&, const T*, double*, T*, const Team&); \
+#define GDFAST_INSTANTIATE(T)                                                                                     \
+    template double gradient(const Problem<T>&, const T*, double*, const Team&);                                  \
+    template double hessian(const Problem<T>&, const T*, double*, double*, const Team&);                          \
+    template void hessian_product(const Problem<T>&, const T*, const T*, double*, const Team&);                   \
+    template double gradient_at(const Problem<T>&, const T*, double*, T*, const Team&);                           \
     template NewtonStep conjugate_gradients(const Problem<T>&, const NewtonSystem<T>&, double*, T*, const Team&); \
-    template void mean_squares_csr(const Problem<T>&, double*, const Team&); \
-    template void moments(const Problem<T>&, double*, double*, const Team&);                    \
-    template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                          \
-    template void margins(const Problem<T>&, const T*, T*, const Team&);                        \
+    template void mean_squares_csr(const Problem<T>&, double*, const Team&);                                      \
+    template void moments(const Problem<T>&, double*, double*, const Team&);                                      \
+    template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                                            \
+    template void margins(const Problem<T>&, const T*, T*, const Team&);                                          \
     template Index find_non_finite(const Kernels<T>&, const T*, Index, Index, Index, bool, const Team&);
 GDFAST_INSTANTIATE(float)
 GDFAST_INSTANTIATE(double)

@@ -15,7 +15,7 @@ import gdfast
 from gdfast.losses import LogLoss, Loss, Poisson
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
-from gdfast.solvers import choose, lbfgs, newton, subsampled_newton
+from gdfast.solvers import choose, lbfgs, newton, newton_cg, subsampled_newton
 from gdfast.solvers.objective import Objective
 
 Array = np.ndarray[Any, Any]
@@ -164,7 +164,9 @@ def solved(
     return solver.minimize(objective, np.zeros((X.shape[1] + 1, 1)), tol=TOL, max_iter=200), objective
 
 
-@pytest.mark.parametrize("solver", [subsampled_newton, newton, lbfgs], ids=lambda s: s.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "solver", [subsampled_newton, newton, newton_cg, lbfgs], ids=lambda s: s.__name__.rpartition(".")[2]
+)
 @pytest.mark.parametrize("C", [1e-2, 1.0, 1e3, 1e6])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_optimum_is_reached_or_the_failure_is_told(kind: str, C: float, solver: ModuleType, dtype: Any) -> None:
@@ -178,7 +180,7 @@ def test_the_optimum_is_reached_or_the_failure_is_told(kind: str, C: float, solv
     excess = (reached - best) / max(best, 1e-6 * start)
     assert excess > -1e-9, "the reference is not the optimum"
     rounding = 1e-6 if dtype == np.float32 else 1e-10
-    if solver is not lbfgs and dtype == np.float64:
+    if solver not in (lbfgs, newton_cg) and dtype == np.float64:
         assert solution.converged
     if solution.converged:
         assert excess <= 100 * TOL + rounding
@@ -234,8 +236,9 @@ def test_the_same_bits_for_any_number_of_threads(dtype: Any) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60_000, 10))
     data = X, (rng.random(len(X)) < 1 / (1 + np.exp(-X.sum(1)))).astype(float), None
-    bits = {solved(subsampled_newton, LogLoss(), data, 1e-6, dtype, threads)[0].w.tobytes() for threads in (1, 2, 3, 7)}
-    assert len(bits) == 1
+    for solver in (subsampled_newton, newton_cg):
+        bits = {solved(solver, LogLoss(), data, 1e-6, dtype, threads)[0].w.tobytes() for threads in (1, 2, 3, 7)}
+        assert len(bits) == 1
 
 
 def test_it_starts_warm() -> None:
@@ -247,7 +250,7 @@ def test_it_starts_warm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "chosen"), [(200_000, 30, subsampled_newton), (2000, 30, newton), (30, 1500, lbfgs)]
+    ("n", "d", "chosen"), [(200_000, 30, subsampled_newton), (2000, 30, newton), (30, 1500, newton_cg)]
 )
 def test_what_is_chosen(n: int, d: int, chosen: ModuleType) -> None:
     X = np.broadcast_to(np.float32(1), (n, d))

@@ -110,7 +110,8 @@ def conjugate_gradients(
 ) -> tuple[Array, Array, float, int]:
     X = np.column_stack([to_dense(examples.X), np.full(examples.n, float(fit_intercept))])
     ridge = np.append(np.full(examples.d, system.l2), 0.0)
-    s, r, fall, products = np.zeros(len(system.g)), -system.g, 0.0, 0
+    s, r, products = np.zeros(len(system.g)), -system.g, 0
+    fall: Any = 0.0
     p = y = r / system.diagonal
     rz = r @ y
     while products < system.most and rz > 0:

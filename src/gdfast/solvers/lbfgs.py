@@ -17,7 +17,7 @@ from gdfast.losses import SquaredError
 from gdfast.plan import Examples
 from gdfast.scaling import mean_squares
 from gdfast.solvers.newton import ROUNDING
-from gdfast.solvers.objective import Factor, Objective, Solution
+from gdfast.solvers.objective import Factor, Objective, Solution, inner, length
 
 Array = np.ndarray[Any, Any]
 Solve = Callable[[Array], Array]
@@ -36,8 +36,8 @@ class Pairs:
 
     def add(self, s: Array, y: Array) -> float:
         """s'y, or 0 where the pair shows no curvature and is left out."""
-        sy = float(np.vdot(s, y))
-        if not sy > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y)):
+        sy = inner(s, y)
+        if not sy > 1e-10 * float(length(s) * length(y)):
             return 0.0
         self._pairs.append((s, y, 1 / sy))
         return sy
@@ -49,12 +49,12 @@ class Pairs:
         """B^-1 g, with scale * solve(.) as B^-1 before the pairs."""
         q, coefficients = g.copy(), []
         for s, y, rho in reversed(self._pairs):
-            a = rho * float(np.vdot(s, q))
+            a = rho * inner(s, q)
             coefficients.append(a)
             q -= a * y
         out = scale * solve(q)
         for (s, y, rho), a in zip(self._pairs, reversed(coefficients), strict=True):
-            out += (a - rho * float(np.vdot(y, out))) * s
+            out += (a - rho * inner(y, out)) * s
         return out
 
 
@@ -104,8 +104,8 @@ def minimize(
         if callback is not None:
             callback(iteration, f)
         direction = pairs.direction(g, solve, scale)
-        slope = float(np.vdot(g, direction))
-        norm = float(np.linalg.norm(g))
+        slope = inner(g, direction)
+        norm = length(g)
         excess = objective.relative(0.5 * slope, f)
         quiet = quiet + 1 if excess <= tol else 0
         if quiet == 2 or norm == 0:
@@ -124,9 +124,7 @@ def minimize(
                 )  # fmt: skip
         s, y = trial - w, g_trial - g
         if sy := pairs.add(s, y):
-            scale = sy / max(float(np.vdot(y, solve(y))), np.finfo(float).tiny)
+            scale = sy / max(inner(y, solve(y)), np.finfo(float).tiny)
         w, f, g = trial, f_trial, g_trial
         history.append(f)
-    return Solution(
-        w, f, float(np.linalg.norm(g)), excess, max_iter, False, f"{max_iter} iterations were not enough", history
-    )
+    return Solution(w, f, length(g), excess, max_iter, False, f"{max_iter} iterations were not enough", history)

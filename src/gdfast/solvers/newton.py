@@ -15,7 +15,7 @@ import numpy as np
 
 from gdfast.layouts import to_dense
 from gdfast.plan import Examples
-from gdfast.solvers.objective import Factor, Objective, PseudoInverse, Solution
+from gdfast.solvers.objective import Factor, Objective, PseudoInverse, Solution, inner, length
 
 Array = np.ndarray[Any, Any]
 
@@ -71,15 +71,15 @@ def minimize(
         if callback is not None:
             callback(iteration, f)
         step = factor.solve(g)
-        norm = float(np.linalg.norm(g))
-        decrement = 0.5 * float(np.vdot(g, step))
+        norm = length(g)
+        decrement = 0.5 * inner(g, step)
         excess = objective.relative(decrement, f)
         w = accepted - step
         if quadratic and isinstance(factor, Factor) and factor.ridge == 0 and rounding < 1e-12 and iteration == 1:
             # the next gradient would be this one but for the rounding of H, 1e-13 of it at most where the factor exists
             left = np.where(fixed[:, None], 0.0, g - H @ step)
-            f, norm = f - decrement, float(np.linalg.norm(left))
-            excess = objective.relative(0.5 * float(np.vdot(left, factor.solve(left))), f)
+            f, norm = f - decrement, length(left)
+            excess = objective.relative(0.5 * inner(left, factor.solve(left)), f)
             history.append(f)
         if excess <= tol:
             reason = f"Newton decrement {excess:.1e} of the objective"

@@ -15,7 +15,7 @@ import numpy as np
 
 from gdfast.scaling import mean_squares
 from gdfast.solvers.newton import ROUNDING
-from gdfast.solvers.objective import Objective, Solution
+from gdfast.solvers.objective import Objective, Solution, inner, length
 
 Array = np.ndarray[Any, Any]
 
@@ -68,7 +68,7 @@ def minimize(
     diagonal = np.ones_like(place.g)
 
     def solution(w: Array, n_iter: int, converged: bool, reason: str) -> Solution:
-        return Solution(w[:, None], place.f, float(np.linalg.norm(place.g)), excess, n_iter, converged, reason, history)
+        return Solution(w[:, None], place.f, length(place.g), excess, n_iter, converged, reason, history)
 
     for iteration in range(1, max_iter + 1):
         if callback is not None:
@@ -82,7 +82,7 @@ def minimize(
             return solution(
                 place.w + s, iteration, True, f"a step of Newton's method promises {excess:.1e} of the objective"
             )
-        slope, t = float(np.einsum("i,i->", place.g, s)), 1.0
+        slope, t = inner(place.g, s), 1.0
         while True:
             trial = place.beyond(s, margins, t)
             if math.isfinite(trial.f) and trial.f <= place.f + 1e-4 * t * slope + rounding * abs(place.f):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gdfast.scaling import mean_squares
-from gdfast.solvers.objective import Objective, Solution
+from gdfast.solvers.objective import Objective, Solution, inner, length
 
 Array = np.ndarray[Any, Any]
 
@@ -61,7 +61,7 @@ def minimize(
             new = np.sign(moved) * np.maximum(np.abs(moved) - size * threshold, 0)
             step = new - v
             f_new, g_new = objective.gradient(new)
-            model = f_v + float(np.vdot(g_v, step)) + 0.5 * lipschitz * float((curvature * step * step).sum())
+            model = f_v + inner(g_v, step) + 0.5 * lipschitz * float((curvature * step * step).sum())
             if math.isfinite(f_new) and f_new <= model + 1e-12 * abs(f_v):
                 break
             lipschitz *= 2
@@ -72,11 +72,11 @@ def minimize(
         if callback is not None:
             callback(iteration, total_new)
         s = smallest_subgradient(objective, new, g_new)
-        norm = float(np.linalg.norm(s))
+        norm = length(s)
         excess = objective.relative(0.5 * float((s * s / curvature).sum()) / bound, total_new)
         if excess <= tol * 1e-2:
             return Solution(new, total_new, norm, excess, iteration, True, f"subgradient norm {norm:.1e}", history)
-        if float(np.vdot(curvature * (v - new), new - w)) > 0:  # the momentum points uphill
+        if inner(curvature * (v - new), new - w) > 0:  # the momentum points uphill
             momentum = 1.0
         grown = 0.5 * (1 + math.sqrt(1 + 4 * momentum * momentum))
         v = new + (momentum - 1) / grown * (new - w)

@@ -17,7 +17,7 @@ import numpy as np
 from gdfast.layouts import CsrRows, Scaled
 from gdfast.solvers import proximal
 from gdfast.solvers.newton import ROUNDING
-from gdfast.solvers.objective import Objective, Solution
+from gdfast.solvers.objective import Objective, Solution, length
 from gdfast.solvers.working_set import Curvature, Model, Step
 
 Array = np.ndarray[Any, Any]
@@ -108,8 +108,8 @@ def minimize(
 ) -> Solution:
     """Until the model's fall to its minimum is below tol |f|. Each iteration reads X once, a new model twice more."""
     examples, l1, rounding = objective.examples, objective.penalty.l1, ROUNDING[objective.examples.dtype]
-    inner = examples.X.X if isinstance(examples.X, Scaled) else examples.X
-    largest = LARGEST_SPARSE if isinstance(inner, CsrRows) else LARGEST_DENSE
+    X = examples.X.X if isinstance(examples.X, Scaled) else examples.X
+    largest = LARGEST_SPARSE if isinstance(X, CsrRows) else LARGEST_DENSE
     models = _Models(objective)
     w = _start(objective, w)
     f, g = objective.gradient(w)
@@ -122,7 +122,7 @@ def minimize(
         if callback is not None:
             callback(iteration, total)
         with np.errstate(over="ignore"):
-            norm = float(np.linalg.norm(proximal.smallest_subgradient(objective, w, g)))
+            norm = length(proximal.smallest_subgradient(objective, w, g))
         if not math.isfinite(norm):
             raise FloatingPointError("the gradient is too large: scale the columns of X, y or sample_weight")
         if np.count_nonzero(w[:-1]) > largest:

@@ -18,7 +18,7 @@ import numpy as np
 from gdfast.solvers import newton
 from gdfast.solvers.lbfgs import Pairs
 from gdfast.solvers.newton import ROUNDING
-from gdfast.solvers.objective import Factor, Objective, Solution
+from gdfast.solvers.objective import Factor, Objective, Solution, inner, length
 
 Array = np.ndarray[Any, Any]
 
@@ -102,7 +102,7 @@ def minimize(
                 pairs.add(w - accepted, g - g_accepted)
             accepted, f_accepted, g_accepted, scale = w, f, g, 1.0
             step = pairs.direction(g, factor.solve)
-            before, decrement = decrement, 0.5 * float(np.vdot(g, step))
+            before, decrement = decrement, 0.5 * inner(g, step)
             excess = objective.relative(decrement, f)
             # a column that the subsample holds no value of: its curvature, and so the decrement, is not known
             unseen = (factor.diagonal[:d] <= objective.penalty.l2) & (g[:d, 0] != 0)
@@ -110,7 +110,7 @@ def minimize(
             if not unseen.any():
                 if excess <= tol:
                     reason = f"decrement {excess:.1e} of the objective"
-                    return Solution(w, f, float(np.linalg.norm(g)), excess, iteration, True, reason, history, factor)
+                    return Solution(w, f, length(g), excess, iteration, True, reason, history, factor)
                 if decrement <= 0.25 * before:
                     continue
         elif scale == 1.0:
@@ -126,6 +126,6 @@ def minimize(
         scale, decrement, step = 1.0, math.inf, factor.solve(g_accepted)
         w = accepted - step
     return Solution(
-        accepted, f_accepted, float(np.linalg.norm(g_accepted)), excess, max_iter, False,
+        accepted, f_accepted, length(g_accepted), excess, max_iter, False,
         f"{max_iter} iterations were not enough", history,
     )  # fmt: skip
