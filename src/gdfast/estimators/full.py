@@ -26,7 +26,7 @@ from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
 from gdfast.scaling import LOOK, Scaling
-from gdfast.solvers import choose, lbfgs, newton, subsampled_newton
+from gdfast.solvers import choose, lbfgs, newton, newton_cg, subsampled_newton
 from gdfast.solvers.objective import Objective, Solution
 from gdfast.sources import Table, as_table, as_target, as_weight
 
@@ -34,7 +34,8 @@ Array = np.ndarray[Any, Any]
 
 # scikit-learn's names; all of its solvers go to the same optimum, so a name only says which way
 _LOGISTIC_SOLVERS = ("auto", "newton", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga")
-_SMOOTH = (lbfgs, subsampled_newton)  # where "newton" may be asked for instead
+_NEWTON = {"newton": newton, "newton-cholesky": newton, "newton-cg": newton_cg}
+_SMOOTH = (lbfgs, newton_cg, subsampled_newton)  # where they may be asked for instead
 _RIDGE_SOLVERS = ("auto", "svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga", "lbfgs")
 
 
@@ -62,8 +63,8 @@ def _solve(
     chosen, why = choose(objective)
     if solver == "lbfgs" and objective.penalty.l1 == 0:
         chosen, why = lbfgs, "asked for"
-    elif solver in ("newton", "newton-cg", "newton-cholesky") and chosen in _SMOOTH and objective.examples.k == 1:
-        chosen, why = newton, "asked for"
+    elif solver in _NEWTON and chosen in _SMOOTH and objective.examples.k == 1:
+        chosen, why = _NEWTON[solver], "asked for"
     try:
         with runtime.worker(), np.errstate(invalid="ignore"):
             solution: Solution = chosen.minimize(
