@@ -70,10 +70,10 @@ public:
     }
 
     // Towards the minimum over the weights that are not 0, their signs kept: conjugate gradients, scaled by the diagonal, until
-    // what is left to fall is about `enough` or a hundredth of what fell. Returns by how much the model fell; *whole: the step
-    // was made as it was found.
-    double on_support(double enough, bool* whole) {
-        double rz = 0, fall = 0;
+    // what is left to fall is about `enough` or a hundredth of what fell. Returns by how much the model fell; *there: that
+    // minimum was reached but for `enough`, and no sign was in its way.
+    double on_support(double enough, bool* there) {
+        double rz = 0, fall = 0, left = 0;
         for (Index j = 0; j < p_; ++j) {
             x_[j] = 0;
             r_[j] = w_[j] == 0 ? 0 : -slope_of(j) - std::copysign(m_.l1, w_[j]);
@@ -94,15 +94,17 @@ public:
                 next += r_[j] * r_[j] / curvature_[j];
             }
             fall += part;
-            if (part * i <= std::fmax(0.01 * fall, enough)) break;
+            left = part * i;
+            if (left <= std::fmax(0.01 * fall, enough)) break;
             for (Index j = 0; j < p_; ++j) direction_[j] = r_[j] / curvature_[j] + next / rz * direction_[j];
             rz = next;
         }
-        return fall > 0 ? along(fall, whole) : 0.0;
+        *there = left <= enough;
+        return fall > 0 ? along(fall, there) : 0.0;
     }
 
 private:
-    static constexpr int most_products = 100;
+    static constexpr int most_products = 200;
 
     double slope_of(Index j) const { return m_.g[j] + q_[j] - m_.h[j] * s_ / m_.c; }
 
@@ -120,11 +122,11 @@ private:
 
     // w + t x for the longest of some t at which the model, weights that would change their sign set to 0, falls by more than
     // where the first of them becomes 0; that is where it goes otherwise. At t = 1 it falls by `fall` where none does.
-    double along(double fall, bool* whole) {
+    double along(double fall, bool* there) {
         double first = 1;
         for (Index j = 0; j < p_; ++j)
             if ((w_[j] + x_[j]) * w_[j] < 0) first = std::fmin(first, -w_[j] / x_[j]);
-        *whole = first == 1;
+        *there = *there && first == 1;
         const double at_first = (2 - first) * first * fall;
         for (double t = 1; t > 0.1 && t > first; t /= 2) {
             const double hm = projected(t);
@@ -172,19 +174,16 @@ ModelFall descend(const QuadraticModel& model, const Matrix& H, double precision
     constexpr int sweeps = 3;  // until the support hardly changes
     Descent<Matrix> descent(model, H, w, scratch);
     ModelFall found{0, 0, false};
-    double step = 0;
-    bool whole = false;
+    bool there = false;  // at the minimum over the weights that are not 0
     for (Index round = 0; round < rounds && !cancel.load(std::memory_order_relaxed); ++round) {
         for (int i = 0; i < sweeps; ++i) {
             found.left = descent.sweep();
             found.fall += found.left;
-            const double little = std::fmax(enough, precision * found.fall);
-            found.converged = round > 0 && found.left <= little && (whole || step <= little);
+            found.converged = there && found.left <= std::fmax(enough, precision * found.fall);
             if (found.converged || found.left == 0) break;
         }
         if (found.converged) break;
-        step = descent.on_support(0.1 * std::fmax(enough, precision * found.fall), &whole);
-        found.fall += step;
+        found.fall += descent.on_support(0.1 * std::fmax(enough, precision * found.fall), &there);
     }
     return found;
 }

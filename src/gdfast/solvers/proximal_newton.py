@@ -18,14 +18,15 @@ from gdfast.layouts import CsrRows, Scaled
 from gdfast.solvers import proximal
 from gdfast.solvers.newton import ROUNDING
 from gdfast.solvers.objective import Objective, Solution, length
+from gdfast.solvers.subsampled_newton import rows_of_hessian
 from gdfast.solvers.working_set import Curvature, Model, Step
 
 Array = np.ndarray[Any, Any]
 
 LARGEST_DENSE, LARGEST_SPARSE = 2000, 8000  # working sets
-PRECISION, ROUNDS = 1e-2, 20  # of the minimum of a model
-SLOW = 0.1  # a model is worn out when its steps do not shrink to so much of the one before
-FIRST_ROWS = 8  # one row in so many makes the first model, which is of a place far from the optimum
+PRECISION, ROUNDS = 1e-3, 20  # of the minimum of a model
+SLOW = 0.4  # a model is worn out when its steps do not shrink to so much of the one before
+FIRST_ROWS, FEWEST_ROWS = 8, 4096  # one row in so many makes the first model, which is of a place far from the optimum
 
 
 def takes(objective: Objective) -> bool:
@@ -55,36 +56,55 @@ def _start(objective: Objective, w: Array) -> Array:
 
 
 class _Models:
-    """The models of an objective, at one w after the other. The first is of some of the rows. The second and further ones
-    are used again while the steps to their minima shrink: what they are of, the curvature, changes less and less."""
+    """The models of an objective, at one w after the other; the first ones are of some of the rows.
 
-    def __init__(self, objective: Objective) -> None:
+    One is used again while the steps to the minima shrink: the curvature, which it is made of, changes less and less. Few
+    dense rows do for many steps. Of rare columns of sparse rows few rows show too little: only the first model is theirs.
+    """
+
+    def __init__(self, objective: Objective, few: Objective | None) -> None:
         loss = objective.loss
-        self._objective = objective
-        self._constant = loss.name == "squared_error" or not loss.twice_differentiable
+        constant = loss.name == "squared_error" or not loss.twice_differentiable
+        self._bound = loss.curvature_bound if constant else None
+        self._objectives = [objective] if few is None else [few, objective]
         self._curvature: Curvature | None = None
         self._last: Model | None = None
-        self._first = not self._constant
+        self._made_here = False
 
-    def at(self, w: Array, columns: Array) -> tuple[Model, bool]:
-        """(model, whether it was made elsewhere)"""
-        if self._first:
-            self._first = False
-            few = self._objective.on_sample(max(self._objective.examples.n // FIRST_ROWS, 30 * len(columns)))
-            if few.examples is not self._objective.examples and few.total_weight > 0:
-                return Curvature(few).model(w, columns), False
+    def at(self, w: Array, columns: Array) -> Model:
+        self._made_here = False
         if self._last is not None and self._curvature is not None:
-            known = self._curvature.covering(self._last, columns)
-            if known is not None:
-                self._last = known
-                return known, not self._constant
-        return self.new(w, columns), False
+            self._last = self._curvature.covering(self._last, columns)
+        return self._last or self._new(w, columns)
 
-    def new(self, w: Array, columns: Array) -> Model:
-        bound = self._objective.loss.curvature_bound if self._constant else None
-        self._curvature = self._curvature or Curvature(self._objective, bound)
-        self._last = self._curvature.model(w, columns)
+    @property
+    def best(self) -> bool:
+        """Was the last one made at the last w, of all rows?"""
+        return len(self._objectives) == 1 and (self._made_here or self._bound is not None)
+
+    def better(self, w: Array, columns: Array) -> Model:
+        """One made at w or, where the last one was, of all rows."""
+        if self._made_here or self._bound is not None:
+            self.of_all_rows()
+        return self._new(w, columns)
+
+    def of_all_rows(self) -> None:
+        """All from the next one on."""
+        if len(self._objectives) > 1:
+            del self._objectives[0]
+            self._curvature = self._last = None
+
+    def _new(self, w: Array, columns: Array) -> Model:
+        self._curvature = self._curvature or Curvature(self._objectives[0], self._bound)
+        self._last, self._made_here = self._curvature.model(w, columns), True
         return self._last
+
+
+def _on_few_rows(objective: Objective, sparse: bool) -> Objective | None:
+    """The objective on as many rows as the first models are of; None where these are no fewer than all."""
+    n, d = objective.examples.n, objective.examples.d
+    few = objective.on_sample(max(n // FIRST_ROWS, FEWEST_ROWS) if sparse else rows_of_hessian(n, d))
+    return few if few.examples is not objective.examples and few.total_weight > 0 else None
 
 
 def _working_set(g: Array, v: Array, l1: float, largest: int) -> tuple[Array, bool]:
@@ -98,6 +118,15 @@ def _working_set(g: Array, v: Array, l1: float, largest: int) -> tuple[Array, bo
     return np.sort(np.argpartition(-excess, largest)[:largest]), False
 
 
+def _from_few_rows(few: Objective, w: Array) -> Array:
+    """Their minimum, whose excess is about columns / rows; w where they have none."""
+    try:
+        solution = minimize(few, w, tol=few.examples.d / few.examples.n, max_iter=25)
+    except FloatingPointError:
+        return w
+    return solution.w if np.isfinite(solution.w).all() else w
+
+
 def minimize(
     objective: Objective,
     w: Array,
@@ -108,17 +137,20 @@ def minimize(
 ) -> Solution:
     """Until the model's fall to its minimum is below tol |f|. Each iteration reads X once, a new model twice more."""
     examples, l1, rounding = objective.examples, objective.penalty.l1, ROUNDING[objective.examples.dtype]
-    X = examples.X.X if isinstance(examples.X, Scaled) else examples.X
-    largest = LARGEST_SPARSE if isinstance(X, CsrRows) else LARGEST_DENSE
-    models = _Models(objective)
+    sparse = isinstance(examples.X.X if isinstance(examples.X, Scaled) else examples.X, CsrRows)
+    largest = LARGEST_SPARSE if sparse else LARGEST_DENSE
     w = _start(objective, w)
+    few = _on_few_rows(objective, sparse)
+    if few is not None and not sparse:
+        w = _from_few_rows(few, w)
+    models = _Models(objective, few)
     f, g = objective.gradient(w)
     if not (math.isfinite(f) and np.isfinite(g).all()):
         raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
-    total, history = objective.total(f, w), []
+    total = objective.total(f, w)
+    history = [total]
     excess, norm, fall = math.inf, math.inf, math.inf
     for iteration in range(1, max_iter + 1):
-        history.append(total)
         if callback is not None:
             callback(iteration, total)
         with np.errstate(over="ignore"):
@@ -133,10 +165,10 @@ def minimize(
         def minimum(model: Model, w: Array = w, g: Array = g, enough: float = 0.1 * tol * scale) -> Step:
             return model.minimize(g[:, 0], w[:, 0], l1, precision=PRECISION, enough=enough, rounds=ROUNDS)
 
-        model, elsewhere = models.at(w, columns)
+        model = models.at(w, columns)
         found = minimum(model)
-        if elsewhere and found.fall > SLOW * fall:
-            model = models.new(w, columns)
+        while found.fall > SLOW * fall and not models.best:
+            model = models.better(w, columns)
             found = minimum(model)
         fall = found.fall
         step = np.zeros_like(w)
@@ -148,10 +180,18 @@ def minimize(
             return Solution(w + step, total, norm, excess, iteration, True, reason, history)
         t = 1.0
         while True:
-            trial = w + t * step
-            f_trial, g_trial = objective.gradient(trial)
+            with np.errstate(over="ignore"):
+                trial = w + t * step
+                f_trial, g_trial = objective.gradient(trial)
             total_trial = objective.total(f_trial, trial)
             if math.isfinite(total_trial) and total_trial <= total - 1e-4 * t * found.fall + rounding * abs(total):
+                w, f, g, total = trial, f_trial, g_trial, total_trial
+                history.append(total)
+                if sparse:
+                    models.of_all_rows()
+                break
+            fall = 0.0  # no other model will do but the best one
+            if not models.best:
                 break
             t *= 0.25
             if t < 1e-8:
@@ -159,5 +199,4 @@ def minimize(
                     w, total, norm, excess, iteration, excess < 1e3 * rounding,
                     "no step towards the minimum of its model lowers the objective further", history,
                 )  # fmt: skip
-        w, f, g, total = trial, f_trial, g_trial, total_trial
     return Solution(w, total, norm, excess, max_iter, False, f"{max_iter} iterations were not enough", history)
