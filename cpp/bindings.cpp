@@ -480,9 +480,11 @@ struct Rule {
     double l1, l2, decay;
     py::object factor, lower, upper;
     double min_norm, max_norm, clip_value;
+    bool held_only;
 
     Rule(std::string optimizer, std::vector<double> parameters, py::array coefficients, double l1, double l2, double decay,
-         py::object factor, py::object lower, py::object upper, double min_norm, double max_norm, double clip_value)
+         py::object factor, py::object lower, py::object upper, double min_norm, double max_norm, double clip_value,
+         bool held_only)
         : optimizer(std::move(optimizer)),
           parameters(std::move(parameters)),
           coefficients(std::move(coefficients)),
@@ -494,7 +496,8 @@ struct Rule {
           upper(std::move(upper)),
           min_norm(min_norm),
           max_norm(max_norm),
-          clip_value(clip_value) {}
+          clip_value(clip_value),
+          held_only(held_only) {}
 
     template <class T>
     Update<T> update(const Kernels<T>& kernels, const py::array& w, const py::array& slots, Index n, Index n_penalized) const {
@@ -513,6 +516,7 @@ struct Rule {
         u.step.coefficients = memory<double>(coefficients, "coefficients", rows() * u.optimizer->n_coefficients, false);
         u.min_norm = min_norm;
         u.max_norm = max_norm;
+        u.held_only = held_only;
         u.w = memory<T>(w, "w", n, true);
         u.slots = memory<T>(slots, "slots", n * u.optimizer->n_slots, true);
         return u;
@@ -765,10 +769,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "z = X w + b");
     py::class_<Rule>(m, "Rule", "What a step is made of: optimizer, penalties, bounds and clipping, as plain values.")
         .def(py::init<std::string, std::vector<double>, py::array, double, double, double, py::object, py::object, py::object,
-                      double, double, double>(),
+                      double, double, double, bool>(),
              py::kw_only(), py::arg("optimizer"), py::arg("parameters"), py::arg("coefficients").noconvert(), py::arg("l1"),
              py::arg("l2"), py::arg("decay"), py::arg("factor"), py::arg("lower"), py::arg("upper"), py::arg("min_norm"),
-             py::arg("max_norm"), py::arg("clip_value"));
+             py::arg("max_norm"), py::arg("clip_value"), py::arg("held_only") = false);
     py::class_<ModelArrays>(m, "Model", "One of the models that an epoch trains, all arrays in place.")
         .def(py::init([](py::array w, py::array slots, py::object average, Rule rule, py::array rates, py::array norms,
                          py::array losses, Index first_step, Index average_from, double mean_weight, Index held_out) {

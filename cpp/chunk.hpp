@@ -4,7 +4,9 @@
 // The same bits for any number of threads: rows are cut into shards by n, d and k alone, every shard is summed by itself,
 // and the shards are added in their order.
 #pragma once
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 
 #include "kernels.hpp"
@@ -112,6 +114,7 @@ struct Update {
     T* w;
     T* slots;
     Index n, n_penalized;
+    bool held_only;  // a step changes the columns alone that a row of its batch holds, where rows are sparse
     bool by_norm() const { return min_norm > 0 || max_norm < std::numeric_limits<double>::infinity(); }
     double scale_of(double norm) const {
         return norm > max_norm ? max_norm / norm : norm < min_norm && norm > 0 ? min_norm / norm : 1.0;
@@ -144,6 +147,32 @@ struct Model {
     double loss;  // sum of the weighted losses, each row before its own step
     Index steps;  // made; fewer than asked for where the run was cancelled or diverged
     bool finite;  // false: a loss or a gradient was not finite; its step was not made
+
+    // Step b comes to this; can it be made?
+    bool record(Index b, double batch_loss, double norm) {
+        finite = std::isfinite(batch_loss) && std::isfinite(norm);
+        loss += batch_loss;
+        steps += finite;
+        norms[b] = norm;
+        losses[b] = batch_loss;
+        return finite;
+    }
+
+    // `step`, of these parameters or of some, as step b with a gradient of that norm
+    Step<T> step_of(Index b, double norm, Step<T> step) const {
+        step.lr = rates[b];
+        step.scale = update.scale_of(norm);
+        step.coefficients = coefficients + std::min(b, n_coefficients - 1) * update.optimizer->n_coefficients;
+        return step;
+    }
+
+    // w [first, last) behind step b
+    void add_to_average(Index b, const T* w, T* mean, Index first, Index last) const {
+        const double t = double(first_step + b + 1);
+        if (!average_from || t < double(average_from)) return;
+        const T gain = T(1 / (t - double(average_from) + 1));
+        for (Index l = first; l < last; ++l) mean[l] += gain * (w[l] - mean[l]);
+    }
 };
 
 // One epoch of mini-batches.

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "chunk.hpp"
+#include "lazy_steps.hpp"
 #include "shards.hpp"
 #include "team.hpp"
 
@@ -128,30 +129,16 @@ private:
         const double norm = std::sqrt(square);
         const bool finite = std::isfinite(loss) && std::isfinite(norm);
         // every member comes to the same `finite`; only the first one writes what all share
-        if (me == 0) {
-            runs[(b + 1) % 2][std::size_t(i)] = finite;
-            model.loss += loss;
-            model.finite = finite;
-            model.steps += finite;
-            model.norms[b] = norm;
-            model.losses[b] = loss;
-        }
+        if (me == 0) runs[(b + 1) % 2][std::size_t(i)] = model.record(b, loss, norm);
         if (!finite) return;
-        const double t = double(model.first_step + b + 1);
-        Step<T> step = model.update.step;
-        step.lr = model.rates[b];
-        step.scale = model.update.scale_of(norm);
-        step.coefficients = model.coefficients + std::min(b, model.n_coefficients - 1) * model.update.optimizer->n_coefficients;
+        const Step<T> step = model.step_of(b, norm, model.update.step);
         T* const w = model.update.w;
         for (Index c = first; c < last; ++c) {
             const auto [_, from, to] = block(c);
             model.update.optimizer->update(step, w, gradient_of(i), model.update.slots, parameters, model.update.n_penalized,
                                            from, to);
             if (lanes > 1) pack(i, from, to);
-            if (model.average_from && t >= double(model.average_from)) {
-                const T gain = T(1 / (t - double(model.average_from) + 1));
-                for (Index l = from; l < to; ++l) model.average[l] += gain * (w[l] - model.average[l]);
-            }
+            model.add_to_average(b, w, model.average, from, to);
         }
     }
 
@@ -219,11 +206,11 @@ private:
     double per_step_[2] = {0, 0};  // of the team, of one thread
 };
 
-template <class T>
-void epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
+// Makes the steps, in turns short enough that the choice can be made anew.
+template <class Steps, class T>
+void make(Steps& steps, const Epoch<T>& e) {
     constexpr double turn = 1e-3;
     const auto began = std::chrono::steady_clock::now();
-    Steps<T> steps(p, e, team);
     thread_local Pace pace;  // as long as the worker, so from epoch to epoch of a fit
     pace.start(e.models[0].update.w, e.batch);
     for (Index b = 0; b < steps.count && !steps.stop;) {
@@ -232,8 +219,20 @@ void epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
         if (left <= 0) break;
         const Index made = steps.threads() == 1 ? steps.run(b, left, 1)
                                                 : steps.run(b, std::min(turn, left), pace.alone() ? 1 : steps.threads());
-        pace.took(seconds_since(start) / double(made));
+        if (made > 0) pace.took(seconds_since(start) / double(made));
         b += made;
+    }
+}
+
+template <class T>
+void epoch(const Problem<T>& p, const Epoch<T>& e, const Team& team) {
+    if (is_lazy(p, e)) {
+        LazySteps<T> steps(p, e, team);
+        make(steps, e);
+        steps.finish();
+    } else {
+        Steps<T> steps(p, e, team);
+        make(steps, e);
     }
 }
 

@@ -17,6 +17,7 @@
 #include "order.hpp"
 #include "outputs.hpp"
 #include "residuals.hpp"
+#include "step.hpp"
 #include "vector.hpp"
 namespace gdfast::GDFAST_ISA {
 
@@ -118,81 +119,6 @@ Index find_non_finite(const T* a, Index n) {
     return -1;
 }
 
-// A strip of numbers, one a parameter: those given, or one for all.
-template <class T>
-struct Strip {
-    static constexpr Index size = 256;
-    Strip(PerParameter<T> values, Index n) : each(values.each) {
-        for (Index i = 0; i < min(size, n) && !each; ++i) all[i] = values.all;
-    }
-    const T* from(Index start) const { return each ? each + start : all; }
-    const T* each;
-    T all[size];
-};
-
-// g -> scale and clip -> + l2 w -> step -> decay -> soft threshold -> bounds: one pass over w, g and the slots
-template <class Optimizer, class T, std::size_t... S>
-struct Update {
-    const Step<T>& step;
-    T* w;
-    const T* g;
-    T* slots;
-    Index n;
-
-    // the parameters [from, to) where nothing but l2 and decay covers them
-    void smooth(Index from, Index to, T l2, T decay, T factor) const {
-        const Optimizer optimizer(step.parameters, step.coefficients);
-        const T scale = T(step.scale), limit = T(step.clip_value), lr = T(step.lr);
-#pragma omp simd
-        for (Index i = from; i < to; ++i) {
-            const T gradient = clamp(scale * g[i], -limit, limit) + l2 * w[i];
-            w[i] = optimizer.step({w[i], gradient, lr, T(0), factor}, slots[Index(S) * n + i]...).to - decay * w[i];
-        }
-    }
-
-    void constrained(Index from, Index to, T l2, T decay) const {
-        const Strip<T> factors(step.factor, to - from), lowers(step.lower, to - from), uppers(step.upper, to - from);
-        const Optimizer optimizer(step.parameters, step.coefficients);
-        const T scale = T(step.scale), limit = T(step.clip_value), lr = T(step.lr), l1 = T(step.l1);
-        for (Index start = from; start < to; start += Strip<T>::size) {
-            const Index count = min(Strip<T>::size, to - start);
-            const T *factor = factors.from(start), *lower = lowers.from(start), *upper = uppers.from(start);
-            T* const x = w + start;
-            const T* const gradients = g + start;
-            T* const slot = slots + start;
-#pragma omp simd
-            for (Index i = 0; i < count; ++i) {
-                const T gradient = clamp(scale * gradients[i], -limit, limit) + l2 * factor[i] * x[i];
-                const Move<T> move = optimizer.step({x[i], gradient, lr, l1 * factor[i], factor[i]}, slot[Index(S) * n + i]...);
-                const T moved = move.to - decay * x[i];
-                const T size = max(T(0), std::fabs(moved) - move.threshold);
-                x[i] = clamp(std::copysign(size, moved), lower[i], upper[i]);
-            }
-        }
-    }
-};
-
-template <class Optimizer, class T, std::size_t... S>
-void update_by(const Step<T>& step, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last,
-               std::index_sequence<S...>) {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    const Update<Optimizer, T, S...> run{step, w, g, slots, n};
-    const Index split = min(max(n_penalized, first), last);
-    const T l2 = T(step.l2), decay = T(step.lr * step.decay);
-    const bool bounded = step.lower.each || step.upper.each || step.lower.all > -infinity || step.upper.all < infinity;
-    if (step.l1 > 0 || step.factor.each || bounded)
-        run.constrained(first, split, l2, decay);
-    else
-        run.smooth(first, split, l2, decay, T(1));
-    run.smooth(split, last, T(0), T(0), T(0));
-}
-
-template <template <class> class Optimizer, class T>
-void update(const Step<T>& step, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last) {
-    update_by<Optimizer<T>>(step, w, g, slots, n, n_penalized, first, last,
-                            std::make_index_sequence<std::size_t(Optimizer<T>::n_slots)>{});
-}
-
 // ---------------------------------------------------------------------------------------------------------- tables
 
 template <class T, class List>
@@ -211,7 +137,8 @@ template <class T, template <class> class... Optimizer>
 struct OptimizerTable<T, OptimizerList<Optimizer...>> {
     static constexpr int size = sizeof...(Optimizer);
     static constexpr OptimizerKernel<T> entries[] = {{Optimizer<T>::name, Optimizer<T>::n_slots, Optimizer<T>::n_parameters,
-                                                      Optimizer<T>::n_coefficients, update<Optimizer, T>}...};
+                                                      Optimizer<T>::n_coefficients, update<Optimizer, T>, idle<Optimizer, T>,
+                                                      catch_up<Optimizer, T>}...};
 };
 
 template <class T>

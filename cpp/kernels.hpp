@@ -57,6 +57,27 @@ struct Step {
     PerParameter<T> lower{-std::numeric_limits<T>::infinity()}, upper{std::numeric_limits<T>::infinity()};
     const double* parameters = nullptr;    // of the optimizer
     const double* coefficients = nullptr;  // of the optimizer, in this step
+    bool bounded() const {
+        constexpr T infinity = std::numeric_limits<T>::infinity();
+        return lower.each || upper.each || lower.all > -infinity || upper.all < infinity;
+    }
+};
+
+// What a step does to a parameter whose gradient is 0, beside decay, L1 and bounds.
+enum class Idle {
+    moves,    // its slots go on to move it
+    shrinks,  // nothing but L2
+    rests,    // nothing; L2 would change its slots
+    fades,    // its slots fade, and with them the threshold of L1; L2 would change them
+    settles,  // nothing from its second step on, at one rate, without decay, L1 and bounds; L2 would change its slots
+};
+
+// Running sums over the steps of an epoch: entry t is that of the first t steps, from the last one on that was made by all
+// parameters. Null where they are not needed.
+struct Missed {
+    Index steps;               // made
+    const double* growth;      // 1 / product of 1 - lr (l2 + decay)
+    const double* thresholds;  // sum of lr growth
 };
 
 template <class T>
@@ -65,6 +86,10 @@ struct OptimizerKernel {
     int n_slots, n_parameters, n_coefficients;
     // parameters [first, last) of w; slots are n_slots arrays of n parameters each
     void (*update)(const Step<T>&, T* w, const T* g, T* slots, Index n, Index n_penalized, Index first, Index last);
+    Idle (*idle)(const double* parameters);
+    // The first `last` parameters after the steps that they have not seen, seen[i] to missed.steps, all without a gradient.
+    // Not for a rule that moves.
+    void (*catch_up)(const Step<T>&, const Missed&, const std::int32_t* seen, T* w, T* slots, Index n, Index last);
 };
 
 // What is wrong with a matrix in CSR, and the first row where it is; `order`, told where nothing else is wrong: the columns of

@@ -4,10 +4,14 @@
 // A struct is made once a step, from the constants p of the rule and the coefficients c of the step. Its `step` changes the
 // slots, one reference each, and returns where the parameter goes and the threshold of the proximal step behind. A rule with
 // options that need a slot is a template; each choice is a kernel of its own, so that no rule moves memory it does not need.
+//
+// A rule that does not move parameters whose gradient stays 0 says so by `idle`. Then `size` is the threshold of L1 in such a
+// step, in units of lr l1; or, where slots fade, `kept` is what a step leaves of them.
 #pragma once
 #include <cmath>
 
 #include "elementary.hpp"
+#include "kernels.hpp"
 
 namespace gdfast::GDFAST_ISA {
 
@@ -39,6 +43,8 @@ struct SGD {
     static constexpr int n_slots = 0, n_parameters = 0, n_coefficients = 0;
     SGD(const double*, const double*) {}
     Move<T> step(Point<T> p) const { return {p.w - p.lr * p.g, p.lr * p.l1}; }
+    static Idle idle(const double*) { return Idle::shrinks; }
+    T size() const { return 1; }
 };
 
 template <class T>
@@ -65,6 +71,8 @@ struct Adagrad {
         const T size = p.lr / (std::sqrt(accumulator + inside) + outside);
         return {p.w - size * p.g, size * p.l1};
     }
+    static Idle idle(const double*) { return Idle::rests; }
+    T size(T accumulator) const { return 1 / (std::sqrt(accumulator + inside) + outside); }
 };
 
 template <class T>
@@ -79,6 +87,8 @@ struct Adadelta {
         u += gain * (square(size * p.g) - u);
         return {p.w - p.lr * (size * p.g), p.lr * size * p.l1};
     }
+    static Idle idle(const double*) { return Idle::fades; }
+    T kept() const { return 1 - gain; }
 };
 
 template <class T, bool centered, bool with_momentum>
@@ -98,6 +108,8 @@ struct RMSpropOf {
             return moved(p, second(p.g, v), slot);
     }
     Move<T> step(Point<T> p, T& v, T& mean, T& velocity) const { return moved(p, about(p.g, second(p.g, v), mean), velocity); }
+    static Idle idle(const double*) { return with_momentum ? Idle::moves : Idle::fades; }
+    T kept() const { return 1 - gain; }
 
 private:
     T second(T g, T& v) const { return v += gain * (g * g - v); }
@@ -218,6 +230,8 @@ struct FTRL {
         z = clamp(sum, -most, most);
         return {(z - sum) / metric, p.lr / metric * p.l1};
     }
+    static Idle idle(const double* p) { return p[1] == 0 && p[2] == 0 ? Idle::rests : Idle::settles; }
+    T size(T, T n) const { return 1 / (beta + std::sqrt(n)); }
 };
 
 template <template <class> class... Optimizer>
