@@ -1,5 +1,5 @@
-// One fused step over the parameters, and the steps that parameters without a gradient have missed. Included by kernels.cpp
-// only.
+// One fused step over the parameters, and the steps that parameters without a gradient have missed.
+// Included by kernels.cpp only.
 #pragma once
 #include <cmath>
 #include <utility>
