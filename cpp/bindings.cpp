@@ -772,7 +772,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                       double, double, double, bool>(),
              py::kw_only(), py::arg("optimizer"), py::arg("parameters"), py::arg("coefficients").noconvert(), py::arg("l1"),
              py::arg("l2"), py::arg("decay"), py::arg("factor"), py::arg("lower"), py::arg("upper"), py::arg("min_norm"),
-             py::arg("max_norm"), py::arg("clip_value"), py::arg("held_only") = false);
+             py::arg("max_norm"), py::arg("clip_value"), py::arg("held_only"));
     py::class_<ModelArrays>(m, "Model", "One of the models that an epoch trains, all arrays in place.")
         .def(py::init([](py::array w, py::array slots, py::object average, Rule rule, py::array rates, py::array norms,
                          py::array losses, Index first_step, Index average_from, double mean_weight, Index held_out) {

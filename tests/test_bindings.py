@@ -27,7 +27,7 @@ def rule(**changes: Any) -> _core.Rule:
     plain = {
         "optimizer": "adam", "parameters": (0.9, 0.999), "coefficients": np.array([[10.0, 1000.0, 1e-8]]), "l1": 0.0,
         "l2": 0.0, "decay": 0.0, "factor": 1.0, "lower": -np.inf, "upper": np.inf, "min_norm": 0.0, "max_norm": np.inf,
-        "clip_value": np.inf,
+        "clip_value": np.inf, "held_only": False,
     }  # fmt: skip
     return _core.Rule(**plain | changes)
 

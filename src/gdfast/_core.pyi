@@ -29,6 +29,7 @@ class Rule:
         min_norm: float,
         max_norm: float,
         clip_value: float,
+        held_only: bool,
     ) -> None: ...
 
 class Model:

@@ -9,6 +9,13 @@ Every optimizer takes ``weight_decay``: w -= lr weight_decay w, w as it was befo
 the decoupled decay of Loshchilov and Hutter 2019 and of Keras, for every rule. It is not the ``weight_decay`` of
 torch.optim.SGD and the like, which is added to the gradient: that is the L2 part of ``ElasticNet``.
 
+Every optimizer takes ``lazy``, which matters for sparse rows alone: a step then changes only the columns in which a row of
+its batch holds an entry, their slots, penalties, decay and bounds included, and the intercept; it costs what the entries of
+the batch cost. Columns between two of their batches go without the moves that momentum and Adam's m would still make, and
+without their penalty: another rule than the one on dense rows, the one of torch.optim.SparseAdam and of TensorFlow's
+LazyAdam. Without ``lazy``, sparse and dense rows give the same model. SGD, and Adagrad, Adadelta, RMSprop and FTRL without
+L2 and momentum, are as fast without it: what a column has missed is a sum over steps, made up for when a row holds it again.
+
 L1 is a proximal step in the metric of the optimizer. ``step`` returns its threshold: l1 times the effective step of each
 coordinate, which is the factor between a gradient that stays the same and the move that it makes. A stationary point is
 then one of the objective, whatever the optimizer (Duchi et al. 2011; Yun et al. 2021): soft(w - s g, s l1) = w if and only
@@ -34,6 +41,7 @@ class Optimizer:
 
     learning_rate: Rate = 0.01
     weight_decay: float = field(default=0.0, kw_only=True)
+    lazy: bool = field(default=False, kw_only=True)
     name: ClassVar[str]
     rule: ClassVar[str] = ""  # the name of the native kernel where another one's is used
     slots: ClassVar[tuple[str, ...]] = ()

@@ -77,6 +77,7 @@ def rule_of(
         min_norm=min_norm,
         max_norm=max_norm,
         clip_value=clipping.limit if clipping else np.inf,
+        held_only=optimizer.lazy,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gdfast.clipping import Clipping
-from gdfast.layouts import Features, to_dense
+from gdfast.layouts import CsrRows, Features, take_rows, to_dense
 from gdfast.losses import Loss, one_column_per_class
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of, order_rows
@@ -128,6 +128,14 @@ def conjugate_gradients(
     return s, (X @ s).astype(h.dtype), float(fall), products
 
 
+def _not_held(X: Features, rows: Any) -> Any:
+    """The columns in which none of the rows holds an entry: what a lazy step leaves alone."""
+    if not isinstance(X, CsrRows):
+        return slice(0, 0)
+    held = take_rows(X, rows).indices
+    return np.setdiff1d(np.arange(X.d), held)
+
+
 def epoch(
     examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
 ) -> EpochReport:
@@ -153,6 +161,8 @@ def epoch(
             break
         made += 1
         state.step += 1
+        rests = _not_held(examples.X, rows) if plan.optimizer.lazy else slice(0, 0)
+        resting = w[rests].copy(), state.slots[:, rests].copy()
         update(
             plan.optimizer,
             w.reshape(-1),
@@ -165,6 +175,7 @@ def epoch(
             bounds=plan.bounds,
             n_penalized=w.size - w.shape[1],
         )
+        w[rests], state.slots[:, rests] = resting
         if state.average is not None and state.step >= plan.average_from:
             state.average += (w - state.average) / (state.step - plan.average_from + 1)
     state.epoch += finite
