@@ -480,11 +480,9 @@ struct Rule {
     double l1, l2, decay;
     py::object factor, lower, upper;
     double min_norm, max_norm, clip_value;
-    bool held_only;
 
     Rule(std::string optimizer, std::vector<double> parameters, py::array coefficients, double l1, double l2, double decay,
-         py::object factor, py::object lower, py::object upper, double min_norm, double max_norm, double clip_value,
-         bool held_only)
+         py::object factor, py::object lower, py::object upper, double min_norm, double max_norm, double clip_value)
         : optimizer(std::move(optimizer)),
           parameters(std::move(parameters)),
           coefficients(std::move(coefficients)),
@@ -496,8 +494,7 @@ struct Rule {
           upper(std::move(upper)),
           min_norm(min_norm),
           max_norm(max_norm),
-          clip_value(clip_value),
-          held_only(held_only) {}
+          clip_value(clip_value) {}
 
     template <class T>
     Update<T> update(const Kernels<T>& kernels, const py::array& w, const py::array& slots, Index n, Index n_penalized) const {
@@ -516,7 +513,6 @@ struct Rule {
         u.step.coefficients = memory<double>(coefficients, "coefficients", rows() * u.optimizer->n_coefficients, false);
         u.min_norm = min_norm;
         u.max_norm = max_norm;
-        u.held_only = held_only;
         u.w = memory<T>(w, "w", n, true);
         u.slots = memory<T>(slots, "slots", n * u.optimizer->n_slots, true);
         return u;
@@ -559,7 +555,7 @@ struct ModelArrays {
 py::list epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::object& fold,
                   const std::vector<const ModelArrays*>& arrays, const std::string& loss,
                   const std::vector<double>& loss_parameters, Index steps, double seconds, const py::object& keys, Index block,
-                  Index batch, bool intercept, int threads, Index shards) {
+                  Index batch, bool intercept, bool held_only, int threads, Index shards) {
     return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
@@ -576,6 +572,8 @@ py::list epoch_of(const py::object& X, const py::array& y, const py::object& wei
         p.held_out = held_out.data();
         if (batch < 1) refuse("batch", "expected at least 1 row");
         if (block < 1 || block > std::max<Index>(p.n, 1)) refuse("block", "expected 1 to n rows");
+        if (held_only && p.d >= std::numeric_limits<std::int32_t>::max())
+            refuse("held_only", "expected fewer than 2^31 columns");
         if (steps < 0 || steps > (p.n + batch - 1) / batch) refuse("steps", "expected at most the number of batches");
         std::vector<Model<T>> models;
         for (const ModelArrays* a : arrays) {
@@ -583,7 +581,7 @@ py::list epoch_of(const py::object& X, const py::array& y, const py::object& wei
             std::fill_n(held_out.begin() + (Index(models.size()) - 1) * k, k, T(a->held_out));
         }
         const Order order{optional_memory<std::uint32_t>(keys, "keys", 6), block};
-        const Epoch<T> e{batch, steps, seconds, order.keys ? &order : nullptr, models.data(), n_models};
+        const Epoch<T> e{batch, steps, seconds, order.keys ? &order : nullptr, models.data(), n_models, held_only};
         // a step costs some hundred bytes' worth of time, however small its batch
         const double bytes = features.bytes() + double(steps) * 512;
         run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) { epoch(p, e, Team{members, shards, &cancel}); });
@@ -769,10 +767,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           "z = X w + b");
     py::class_<Rule>(m, "Rule", "What a step is made of: optimizer, penalties, bounds and clipping, as plain values.")
         .def(py::init<std::string, std::vector<double>, py::array, double, double, double, py::object, py::object, py::object,
-                      double, double, double, bool>(),
+                      double, double, double>(),
              py::kw_only(), py::arg("optimizer"), py::arg("parameters"), py::arg("coefficients").noconvert(), py::arg("l1"),
              py::arg("l2"), py::arg("decay"), py::arg("factor"), py::arg("lower"), py::arg("upper"), py::arg("min_norm"),
-             py::arg("max_norm"), py::arg("clip_value"), py::arg("held_only"));
+             py::arg("max_norm"), py::arg("clip_value"));
     py::class_<ModelArrays>(m, "Model", "One of the models that an epoch trains, all arrays in place.")
         .def(py::init([](py::array w, py::array slots, py::object average, Rule rule, py::array rates, py::array norms,
                          py::array losses, Index first_step, Index average_from, double mean_weight, Index held_out) {
@@ -785,8 +783,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::arg("average_from"), py::arg("mean_weight"), py::arg("held_out") = -1);
     m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("fold"),
           py::arg("models"), py::arg("loss"), py::arg("loss_parameters"), py::arg("steps"), py::arg("seconds"),
-          py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("intercept"), py::arg("threads"),
-          py::arg("shards") = 0,
+          py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("intercept"), py::arg("held_only"),
+          py::arg("threads"), py::arg("shards") = 0,
           "The first steps of an epoch of mini-batches: (sum of losses, steps made, all finite) of each model.");
     m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
           py::arg("rule"), py::arg("lr"), py::arg("n_penalized"), py::arg("threads"),

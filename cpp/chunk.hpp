@@ -114,7 +114,6 @@ struct Update {
     T* w;
     T* slots;
     Index n, n_penalized;
-    bool held_only;  // a step changes the columns alone that a row of its batch holds, where rows are sparse
     bool by_norm() const { return min_norm > 0 || max_norm < std::numeric_limits<double>::infinity(); }
     double scale_of(double norm) const {
         return norm > max_norm ? max_norm / norm : norm < min_norm && norm > 0 ? min_norm / norm : 1.0;
@@ -184,6 +183,7 @@ struct Epoch {
     const Order* order;  // null for rows as they lie
     Model<T>* models;
     Index n_models;
+    bool held_only;  // steps over sparse rows change only the columns that a row of their batch holds
 };
 template <class T>
 void epoch(const Problem<T>&, const Epoch<T>&, const Team&);

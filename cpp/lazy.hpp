@@ -41,7 +41,7 @@ template <class T>
 bool is_lazy(const Problem<T>& p, const Epoch<T>& e) {
     if (p.layout != Layout::csr || p.scaling.factor) return false;  // a centred column is held by every row
     const Model<T>*const begin = e.models, *const end = begin + e.n_models;
-    if (std::any_of(begin, end, [](const Model<T>& m) { return m.update.held_only; })) return true;
+    if (e.held_only) return true;
     return double(p.entries) / double(p.n) * double(std::min(e.batch, p.n)) <= double(p.d) &&
            std::max(p.d, e.steps) < std::numeric_limits<std::int32_t>::max() &&
            std::all_of(begin, end, [&](const Model<T>& m) { return catches_up(m, e.steps); });
@@ -57,8 +57,7 @@ public:
         : p_(p),
           m_(model),
           outputs_(p.k / e.n_models),
-          held_only_(m_.update.held_only),
-          whole_(!held_only_ && !catches_up(m_, e.steps)),
+          held_only_(e.held_only),
           idle_(m_.update.optimizer->idle(m_.update.step.parameters)) {
         const Step<T>& s = m_.update.step;
         const auto size = std::size_t(most * outputs_), steps = std::size_t(e.steps + 1);
@@ -68,7 +67,6 @@ public:
         factor_.resize(s.factor.each ? size : 0), lower_.resize(s.lower.each ? size : 0),
             upper_.resize(s.upper.each ? size : 0);
         dense_.resize(held_only_ ? 0 : std::size_t(m_.update.n));
-        if (whole_) return;
         sums_.resize(m_.average_from ? steps : 0);
         if (held_only_) return;
         l2_ = idle_ == Idle::shrinks ? s.l2 * double(s.factor.all) : 0;
@@ -99,7 +97,7 @@ public:
         compact_ = u.step;
         of_each(batch, compact_.factor, factor_), of_each(batch, compact_.lower, lower_),
             of_each(batch, compact_.upper, upper_);
-        if (!tracks() || whole_) return;
+        if (!tracks()) return;
         gather(batch, seen, seen_.data(), 0);
         catch_up(compact_, seen_.data(), b, w_.data(), slots_.data(), average_.data(), n_, features_);
     }
@@ -111,23 +109,23 @@ public:
         const double norm = std::sqrt(p_.kernels->sum_of_squares(g_.data(), n_));
         runs_ = m_.record(b, add_losses(losses, 1, lanes, 0, outputs_), norm);
         if (!runs_) return false;
-        if (all || whole_)
+        if (all)
             make(m_.step_of(b, norm, m_.update.step), scattered(batch), m_.update.w, m_.update.slots, m_.average, b,
                  m_.update.n, m_.update.n_penalized);
         else
             make(m_.step_of(b, norm, compact_), g_.data(), w_.data(), slots_.data(), average_.data(), b, n_, features_);
-        if (all || whole_)
+        if (all)
             scatter_zeros(batch);
         else
             put(batch);
-        if (!whole_) advance(b, all);
+        advance(b, all);
         return true;
     }
 
     // all columns of X after `steps` steps
     void catch_up(const std::int32_t* seen, Index steps) {
         const Update<T>& u = m_.update;
-        if (!whole_ && tracks()) catch_up(u.step, seen, steps, u.w, u.slots, m_.average, u.n, p_.d * outputs_);
+        if (tracks()) catch_up(u.step, seen, steps, u.w, u.slots, m_.average, u.n, p_.d * outputs_);
     }
 
     // the columns of a batch have seen step b
@@ -183,6 +181,7 @@ private:
     }
 
     void catch_up(const Step<T>& step, const std::int32_t* seen, Index steps, T* w, T* slots, T* average, Index n, Index last) {
+        if (steps == 0) return;  // not within their bounds yet
         const Missed missed{steps, growth_.empty() ? nullptr : growth_.data(),
                             thresholds_.empty() ? nullptr : thresholds_.data()};
         if (!sums_.empty()) catch_up_average(missed, seen, w, average, last);
@@ -212,7 +211,7 @@ private:
     const Problem<T>& p_;
     Model<T>& m_;
     const Index outputs_;
-    const bool held_only_, whole_;  // whole: every step is made by all columns
+    const bool held_only_;
     const Idle idle_;
     bool runs_ = true;
     double l2_ = 0;

@@ -27,7 +27,7 @@ def rule(**changes: Any) -> _core.Rule:
     plain = {
         "optimizer": "adam", "parameters": (0.9, 0.999), "coefficients": np.array([[10.0, 1000.0, 1e-8]]), "l1": 0.0,
         "l2": 0.0, "decay": 0.0, "factor": 1.0, "lower": -np.inf, "upper": np.inf, "min_norm": 0.0, "max_norm": np.inf,
-        "clip_value": np.inf, "held_only": False,
+        "clip_value": np.inf,
     }  # fmt: skip
     return _core.Rule(**plain | changes)
 
@@ -74,7 +74,7 @@ def good(function: str, dtype: Any = np.float64) -> dict[str, Any]:
             "loss": "huber", "loss_parameters": (1.35,), "rule": rule(),
             "rates": np.full(3, 0.1), "norms": np.zeros(3), "losses": np.zeros(3), "steps": 3,
             "seconds": np.inf, "keys": keys_of(0, 0), "block": 1, "batch": 2, "first_step": 0,
-            "average_from": 1, "mean_weight": 1.0, "intercept": True, "threads": 1,
+            "average_from": 1, "mean_weight": 1.0, "intercept": True, "held_only": False, "threads": 1,
         },
         "update": {
             "w": w, "g": np.ones(D + 1, dtype), "slots": slots, "rule": rule(), "lr": 0.1, "n_penalized": D, "threads": 1,

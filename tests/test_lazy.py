@@ -73,6 +73,7 @@ def run(
 ) -> tuple[State, EpochReport]:
     w = np.random.default_rng(1).uniform(-start, start, (examples.d + 1, examples.k)).astype(examples.dtype)
     state = State.start(plan, w)
+    report = EpochReport(0.0, 0, True, np.empty(0), np.empty(0))
     for _ in range(epochs):
         rates = plan.optimizer.rates(state.step, plan.steps(examples.n))
         report = backend.epoch(examples, plan, state, rates, threads)
@@ -110,8 +111,7 @@ def test_lazy_leaves_columns_alone_that_no_row_of_the_batch_holds(optimizer: str
         plan = Plan(LogLoss(), rule, batch_size=batch, seed=2, **SETTINGS[setting])
         expected, _ = run(reference, examples, plan)
         assert_same(run(cpu, examples, plan)[0], expected, 1e-9)
-    unheld = expected.w[D // 2]
-    assert unheld == State.start(plan, run(reference, examples, plan, 0)[0].w).w[D // 2] != 0
+    assert expected.w[D // 2] == run(reference, examples, plan, 0)[0].w[D // 2] != 0
 
 
 @pytest.mark.parametrize("X", ["rows", "scaled"])
@@ -132,7 +132,9 @@ def test_float32_on_every_instruction_set(isa: str, optimizer: str, lazy: bool) 
     for setting in ("l2", "l1", "mean, l2", "plain"):
         plan = Plan(LogLoss(), replace(KERNELS[optimizer], lazy=lazy), batch_size=2, **SETTINGS[setting])
         examples = rows(dtype="float32")
-        expected, _ = run(reference, replace(wide(examples), X=replace(examples.X, data=examples.X.data.astype("f8"))), plan)
+        expected, _ = run(
+            reference, replace(wide(examples), X=replace(examples.X, data=examples.X.data.astype("f8"))), plan
+        )
         assert_same(run(cpu, examples, plan)[0], expected, 1e-3)
 
 
@@ -140,27 +142,23 @@ def test_float32_on_every_instruction_set(isa: str, optimizer: str, lazy: bool) 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("loss", [Softmax(), SquaredError()])
 def test_many_outputs(loss: Loss, setting: str, lazy: bool) -> None:
-    settings = dict(SETTINGS[setting])
-    if setting.endswith("bounds"):
-        settings["bounds"] = Bounds(np.repeat(ELSEWHERE, 3).reshape(D, 3), 0.2)
     for optimizer in (SGD(FALLING), Adagrad(FALLING), Adam(FALLING, lazy=lazy)):
-        plan = Plan(loss, replace(optimizer, lazy=lazy), batch_size=4, **settings)
+        plan = Plan(loss, replace(optimizer, lazy=lazy), batch_size=4, **SETTINGS[setting])
         examples = rows(loss, k=3)
         expected, _ = run(reference, examples, plan)
         assert_same(run(cpu, examples, plan)[0], expected, 1e-9)
 
 
-@pytest.mark.parametrize("lazy", [(False, False, False), (True, True, True), (False, True, False)])
-def test_several_models_at_once(lazy: tuple[bool, ...]) -> None:
+@pytest.mark.parametrize("rule", [SGD(0.1), Adagrad(0.1), SGD(0.1, lazy=True), Adam(0.1, lazy=True)])
+def test_several_models_at_once(rule: Optimizer) -> None:
     examples = replace(rows(), fold=np.random.default_rng(0).integers(0, 3, N).astype("f8"))
     rates = np.geomspace(0.2, 0.05, N)
 
     def members() -> list[Member]:
-        rules: list[Optimizer] = [SGD(0.1), SGD(0.1), SGD(0.1)] if not any(lazy) else [Adam(0.1), SGD(0.1), SGD(0.1)]
-        penalties = ElasticNet(0.05), ElasticNet(0.003, 1.0), ElasticNet()
+        penalties = ElasticNet(0.05 * isinstance(rule, SGD)), ElasticNet(0.003, 1.0), ElasticNet()
         found = []
         for i in range(3):
-            plan = Plan(LogLoss(), replace(rules[i], lazy=lazy[i]), penalties[i], batch_size=1, average_from=3 * (i < 1))
+            plan = Plan(LogLoss(), rule, penalties[i], batch_size=1, average_from=3 * (i < 1))
             found.append(Member(plan, State.start(plan, np.full((D + 1, 1), 0.1)), rates * (i + 1), i - 1))
         return found
 
@@ -201,7 +199,9 @@ def test_same_bits_for_any_number_of_threads(optimizer: str, threads: int) -> No
     X = CsrRows(np.tile(one.data, times), np.tile(one.indices, times), indptr, D)
     examples = Examples(X, np.resize([0, 1, 1], len(indptr) - 1).astype("f4"), None)
     for batch in (1, 16):
-        plan = Plan(LogLoss(), replace(KERNELS[optimizer], lazy=optimizer == "adam"), ElasticNet(1e-3), batch_size=batch)
+        plan = Plan(
+            LogLoss(), replace(KERNELS[optimizer], lazy=optimizer == "adam"), ElasticNet(1e-3), batch_size=batch
+        )
         state, report = run(cpu, examples, plan, 2)
         again, same = run(cpu, examples, plan, 2, threads)
         for name in ("w", "slots"):
@@ -244,10 +244,17 @@ def test_a_step_costs_what_its_entries_cost(name: str) -> None:
     optimizer, settings = COST[name]
     n, d = 20_000, 2_000_000
     rng = np.random.default_rng(0)
-    X = CsrRows(np.ones(3 * n), np.sort(rng.integers(0, d // 3, (n, 3)) + [0, d // 3, 2 * (d // 3)]).ravel(), 3 * np.arange(n + 1), d)
+    X = CsrRows(
+        np.ones(3 * n),
+        np.sort(rng.integers(0, d // 3, (n, 3)) + [0, d // 3, 2 * (d // 3)]).ravel(),
+        3 * np.arange(n + 1),
+        d,
+    )
     examples = Examples(X, rng.integers(0, 2, n).astype("f8"), None)
     plan = Plan(LogLoss(), optimizer, batch_size=1, **settings)
-    report = cpu.epoch(examples, plan, State.start(plan, np.zeros((d + 1, 1))), plan.optimizer.rates(0, n), 1, seconds=20)
+    report = cpu.epoch(
+        examples, plan, State.start(plan, np.zeros((d + 1, 1))), plan.optimizer.rates(0, n), 1, seconds=20
+    )
     assert report.steps == n
 
 

@@ -29,7 +29,6 @@ class Rule:
         min_norm: float,
         max_norm: float,
         clip_value: float,
-        held_only: bool,
     ) -> None: ...
 
 class Model:
@@ -145,6 +144,7 @@ def epoch(
     block: int,
     batch: int,
     intercept: bool,
+    held_only: bool,
     threads: int,
     shards: int = 0,
 ) -> list[tuple[float, int, bool]]: ...

@@ -138,7 +138,8 @@ class _Task:
     def key(self) -> tuple[Any, ...]:
         """What all settings of a pass agree in."""
         plan, order = self.plan, (self.plan.shuffle, self.plan.block, self.plan.seed)
-        return id(self.examples), plan.loss, plan.rows_per_step, order, plan.fit_intercept, self.estimator.max_steps
+        steps = plan.loss, plan.rows_per_step, plan.fit_intercept, plan.optimizer.lazy
+        return id(self.examples), steps, order, self.estimator.max_steps
 
 
 def _tasks(estimators: Sequence[Any], X: Any, y: Any, sample_weight: Any) -> tuple[list[_Task], Features]:

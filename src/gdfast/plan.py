@@ -145,7 +145,7 @@ class State:
 @dataclass(frozen=True)
 class Member:
     """One of several models of one output that learn in one pass: its plan, which agrees with those of the others in loss,
-    rows a step, order of rows and intercept; its rates, one a step; the fold that it does not see, -1 for none."""
+    rows a step, order of rows, intercept and laziness; its rates, one a step; the fold that it does not see, -1 for none."""
 
     plan: Plan
     state: State

@@ -77,7 +77,6 @@ def rule_of(
         min_norm=min_norm,
         max_norm=max_norm,
         clip_value=clipping.limit if clipping else np.inf,
-        held_only=optimizer.lazy,
     )
 
 
@@ -135,6 +134,7 @@ def epochs(
         block=min(plan.block, examples.n),
         batch=plan.rows_per_step,
         intercept=plan.fit_intercept,
+        held_only=plan.optimizer.lazy,
         threads=threads,
     )
     reports = []
