@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include "elementary.hpp"
-#include "kernels.hpp"
+#include "idle.hpp"
 
 namespace gdfast::GDFAST_ISA {
 

@@ -22,7 +22,7 @@ from gdfast.plan import EpochReport, Examples, Member, Plan, State
 from gdfast.schedules import ExponentialDecay
 
 Array = np.ndarray[Any, Any]
-N, D = 210, 330  # entries of a row: 4 or so
+N, D = 120, 200  # entries of a row: 4 or so
 FALLING = ExponentialDecay(0.05, 40, 0.8)
 FACTORS = np.resize([1.0, 0.0, 2.5], D)
 ELSEWHERE = np.resize([0.0, 0.03, -np.inf, -0.2], D)
@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "l1, by column, bounds": {"penalty": ElasticNet(0.003, 1.0, FACTORS), "bounds": Bounds(ELSEWHERE, 0.2)},
     "bounds, clipped": {"bounds": Bounds(-0.02, np.resize([0.1, -0.01, np.inf, 0.2], D)), "clipping": ClipNorm(0.1)},
     "mean": {"average_from": 3},
-    "mean, l2": {"average_from": 400, "penalty": ElasticNet(0.05)},
+    "mean, l2": {"average_from": 150, "penalty": ElasticNet(0.05)},
     "mean, l1": {"average_from": 1, "penalty": ElasticNet(0.003, 1.0)},
 }
 
@@ -69,7 +69,7 @@ def wide(examples: Examples) -> Examples:
 
 
 def run(
-    backend: Any, examples: Examples, plan: Plan, epochs: int = 3, threads: int = 1, start: float = 0.1
+    backend: Any, examples: Examples, plan: Plan, epochs: int = 2, threads: int = 1, start: float = 0.1
 ) -> tuple[State, EpochReport]:
     w = np.random.default_rng(1).uniform(-start, start, (examples.d + 1, examples.k)).astype(examples.dtype)
     state = State.start(plan, w)
@@ -107,7 +107,7 @@ def test_the_steps_are_those_of_all_columns(optimizer: str, setting: str) -> Non
 def test_lazy_leaves_columns_alone_that_no_row_of_the_batch_holds(optimizer: str, setting: str) -> None:
     rule = replace(KERNELS[optimizer], lazy=True)
     examples = rows()
-    for batch in (1, 7, 100):
+    for batch in (1, 70):
         plan = Plan(LogLoss(), rule, batch_size=batch, seed=2, **SETTINGS[setting])
         expected, _ = run(reference, examples, plan)
         assert_same(run(cpu, examples, plan)[0], expected, 1e-9)
@@ -181,7 +181,7 @@ def test_a_penalty_that_shrinks_by_much(rate: float) -> None:
 
 
 def test_float32_keeps_its_digits_over_many_steps() -> None:
-    """the column that no row holds, after 200 epochs: a product of 42,000 factors"""
+    """the column that no row holds, after 200 epochs: a product of 24,000 factors"""
     examples = rows(dtype="float32")
     plan = Plan(LogLoss(), SGD(0.01), ElasticNet(0.01), batch_size=1)
     state, _ = run(cpu, examples, plan, 200)
@@ -194,7 +194,7 @@ def test_float32_keeps_its_digits_over_many_steps() -> None:
 def test_same_bits_for_any_number_of_threads(optimizer: str, threads: int) -> None:
     one = rows(dtype="float32").X
     assert isinstance(one, CsrRows)
-    times = 60  # more than a turn has room for
+    times = 100  # more than a turn has room for
     indptr = np.append(0, np.cumsum(np.tile(np.diff(one.indptr), times))).astype(one.indptr.dtype)
     X = CsrRows(np.tile(one.data, times), np.tile(one.indices, times), indptr, D)
     examples = Examples(X, np.resize([0, 1, 1], len(indptr) - 1).astype("f4"), None)
@@ -206,18 +206,20 @@ def test_same_bits_for_any_number_of_threads(optimizer: str, threads: int) -> No
         again, same = run(cpu, examples, plan, 2, threads)
         for name in ("w", "slots"):
             assert np.array_equal(getattr(state, name), getattr(again, name))
-        assert np.array_equal(report.losses, same.losses) and np.array_equal(report.norms, same.norms)
+        assert np.array_equal(report.losses, same.losses)
+        assert np.array_equal(report.norms, same.norms)
 
 
 @pytest.mark.parametrize("setting", ["plain", "l2", "l1", "mean, l2"])
 def test_a_step_that_cannot_be_made_leaves_the_model_of_those_before(setting: str) -> None:
     examples = rows()
-    bad = np.flatnonzero(np.diff(examples.X.indptr))[100]  # type: ignore[union-attr]
+    bad = np.flatnonzero(np.diff(examples.X.indptr))[70]  # type: ignore[union-attr]
     examples.X.data[examples.X.indptr[bad]] = 1e308  # type: ignore[union-attr]
     for optimizer in (SGD(FALLING), Adagrad(FALLING)):
         plan = Plan(SquaredError(), optimizer, shuffle=False, batch_size=1, **SETTINGS[setting])
         state, report = run(cpu, examples, plan, 1)
-        assert not report.finite and report.steps == bad
+        assert not report.finite
+        assert report.steps == bad
         with np.errstate(over="ignore", invalid="ignore"):
             expected, _ = run(reference, wide(examples), plan, 1)
         assert_same(state, expected, 1e-9)
@@ -244,12 +246,8 @@ def test_a_step_costs_what_its_entries_cost(name: str) -> None:
     optimizer, settings = COST[name]
     n, d = 20_000, 2_000_000
     rng = np.random.default_rng(0)
-    X = CsrRows(
-        np.ones(3 * n),
-        np.sort(rng.integers(0, d // 3, (n, 3)) + [0, d // 3, 2 * (d // 3)]).ravel(),
-        3 * np.arange(n + 1),
-        d,
-    )
+    columns = np.sort(rng.integers(0, d // 3, (n, 3)) + np.arange(3) * (d // 3))
+    X = CsrRows(np.ones(3 * n), columns.ravel(), 3 * np.arange(n + 1), d)
     examples = Examples(X, rng.integers(0, 2, n).astype("f8"), None)
     plan = Plan(LogLoss(), optimizer, batch_size=1, **settings)
     report = cpu.epoch(
