@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "chunk.hpp"
@@ -50,6 +51,7 @@ public:
         y_.resize(std::size_t(rows * width()));
         weight_.resize(p_.weight ? std::size_t(rows) : 0);
         fold_.resize(p_.fold ? std::size_t(rows) : 0);
+        std::iota(indices_.get(), indices_.get() + (batch == 1 ? std::min(entries, p_.d) : 0), 0);
     }
 
     bool holds(Index first) const { return first == first_; }
@@ -72,7 +74,7 @@ public:
         const Index i = b - first_, row = i * batch_;
         const Start &from = starts_[std::size_t(i)], &to = starts_[std::size_t(i + 1)];
         const Index columns = to.column - from.column - 1;
-        const CsrRows<T> X{x_.get() + from.entry, indices_.get() + from.entry, indptr_.data() + row + i, false, columns};
+        const CsrRows<T> X{x_.get() + from.entry, indices_.get() + (batch_ == 1 ? 0 : from.entry), indptr_.data() + row + i, false, columns};
         return {to.row - from.row, columns,       column_.get() + from.column, X, y_.data() + row * width(),
                 at(weight_, row),  at(fold_, row)};
     }
@@ -100,12 +102,20 @@ private:
             Index columns = 0;
             for (; at.row < end; ++at.row) {
                 const Index row = rows_[std::size_t(at.row)], from = indptr[row], count = Index(indptr[row + 1]) - from;
+                if (at.row + ahead < rows) {
+                    const Index later = rows_[std::size_t(at.row + ahead)], start = indptr[later], size = Index(indptr[later + 1]) - start;
+                    for (Index s = 0; s < size; s += 16) __builtin_prefetch(p_.csr.x + start + s);
+                    for (Index s = 0; s < size; s += 64 / Index(sizeof(I))) __builtin_prefetch(indices + start + s);
+                }
                 std::copy_n(p_.csr.x + from, std::size_t(count), x_.get() + at.entry);
-                columns = number(indices + from, count, column, columns, indices_.get() + at.entry);
+                if (batch_ == 1)
+                    for (; columns < count; ++columns) column[columns] = std::int32_t(indices[from + columns]);
+                else
+                    columns = number(indices + from, count, column, columns, indices_.get() + at.entry);
                 at.entry += count;
                 *++offsets = std::int32_t(at.entry - before);
             }
-            for (Index c = 0; c < columns; ++c) place_[std::size_t(column[c])] = -1;
+            for (Index c = 0; c < columns && batch_ > 1; ++c) place_[std::size_t(column[c])] = -1;
             column[columns] = std::int32_t(p_.d);
             at.column += columns + 1;
         }
@@ -126,6 +136,7 @@ private:
         return columns;
     }
 
+    static constexpr Index ahead = 6;
     const Problem<T>& p_;
     const Order* order_;
     const Index batch_;
