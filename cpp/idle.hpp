@@ -14,12 +14,12 @@ enum class Idle {
     settles,  // nothing from its second step on, at one rate, without decay, L1 and bounds; L2 would change its slots
 };
 
-// Running sums over the steps of an epoch: entry t is that of the first t steps, from the last one on that was made by all
-// parameters. Null where they are not needed.
+// What columns at rest have missed. They are held as w growth, which no step without a gradient changes but by L1; growth is
+// 1 / product of 1 - lr (l2 + decay), from the last step on that was made by all parameters.
 struct Missed {
-    Index steps;               // made
-    const double* growth;      // 1 / product of 1 - lr (l2 + decay)
-    const double* thresholds;  // sum of lr growth
+    Index steps;  // made
+    double growth;
+    const double* thresholds;  // sum of lr growth over the first t steps, from the same step on; null without L1
 };
 
 }  // namespace gdfast

@@ -69,13 +69,12 @@ public:
         dense_.resize(held_only_ ? 0 : std::size_t(m_.update.n));
         sums_.resize(m_.average_from ? steps : 0);
         if (held_only_) return;
-        l2_ = idle_ == Idle::shrinks ? s.l2 * double(s.factor.all) : 0;
-        growth_.resize(l2_ + s.decay > 0 ? steps : 0, 1.0);
+        pull_ = s.decay + (idle_ == Idle::shrinks ? s.l2 : 0);
         thresholds_.resize(s.l1 > 0 ? steps : 0);
     }
 
     // whether columns have to be told which steps they miss
-    bool tracks() const { return idle_ == Idle::fades || !growth_.empty() || !thresholds_.empty() || !sums_.empty(); }
+    bool tracks() const { return idle_ == Idle::fades || !thresholds_.empty() || !sums_.empty(); }
     bool runs() const { return runs_; }
     const T* w() const { return w_.data(); }
 
@@ -83,7 +82,7 @@ public:
     // shrinking since the last one has come far enough to cost digits, or the factor of this one is nothing to divide by.
     bool is_due(Index b) const {
         if (held_only_ || b == 0) return !held_only_;
-        return !growth_.empty() && shrink(b) < smallest_shrink * growth_[std::size_t(b)];
+        return pull_ > 0 && shrink(b) < smallest_shrink * growth_;
     }
 
     // the parameters of the batch of step b, as they are before it
@@ -97,8 +96,7 @@ public:
         compact_ = u.step;
         of_each(batch, compact_.factor, factor_), of_each(batch, compact_.lower, lower_),
             of_each(batch, compact_.upper, upper_);
-        if (!tracks()) return;
-        gather(batch, seen, seen_.data(), 0);
+        if (tracks()) gather(batch, seen, seen_.data(), 0);
         catch_up(compact_, seen_.data(), b, w_.data(), slots_.data(), average_.data(), n_, features_);
     }
 
@@ -114,27 +112,31 @@ public:
                  m_.update.n, m_.update.n_penalized);
         else
             make(m_.step_of(b, norm, compact_), g_.data(), w_.data(), slots_.data(), average_.data(), b, n_, features_);
+        advance(b, all);
         if (all)
             scatter_zeros(batch);
         else
             put(batch);
-        advance(b, all);
         return true;
     }
 
     // all columns of X after `steps` steps
     void catch_up(const std::int32_t* seen, Index steps) {
         const Update<T>& u = m_.update;
-        if (tracks()) catch_up(u.step, seen, steps, u.w, u.slots, m_.average, u.n, p_.d * outputs_);
+        catch_up(u.step, seen, steps, u.w, u.slots, m_.average, u.n, p_.d * outputs_);
     }
 
     // the columns of a batch have seen step b
     void see(const Batch<T>& batch, Index b, std::int32_t* seen) const {
-        for (Index i = 0; i < batch.columns; ++i) std::fill_n(seen + batch.column[i] * outputs_, outputs_, std::int32_t(b + 1));
+        const auto now = std::int32_t(b + 1);
+        if (outputs_ == 1)
+            for (Index i = 0; i < batch.columns; ++i) seen[batch.column[i]] = now;
+        else
+            for (Index i = 0; i < batch.columns; ++i) std::fill_n(seen + batch.column[i] * outputs_, outputs_, now);
     }
 
 private:
-    double shrink(Index b) const { return 1 - m_.rates[b] * (l2_ + m_.update.step.decay); }
+    double shrink(Index b) const { return 1 - m_.rates[b] * pull_; }
     // how many of the first steps of the epoch count in the average
     double counted(Index steps) const { return std::max(0.0, double(m_.first_step + steps - m_.average_from + 1)); }
 
@@ -158,8 +160,9 @@ private:
         gather(batch, values.each, to.data(), 0);
         values.each = to.data();
     }
-    void put(const Batch<T>& batch) const {
+    void put(const Batch<T>& batch) {
         const Update<T>& u = m_.update;
+        if (growth_ != 1) std::for_each_n(w_.begin(), features_, [growth = T(growth_)](T& w) { w *= growth; });
         scatter(batch, w_.data(), u.w);
         for (Index s = 0; s < u.optimizer->n_slots; ++s) scatter(batch, slots_.data() + s * n_, u.slots + s * u.n);
         if (m_.average_from) scatter(batch, average_.data(), m_.average);
@@ -182,30 +185,27 @@ private:
 
     void catch_up(const Step<T>& step, const std::int32_t* seen, Index steps, T* w, T* slots, T* average, Index n, Index last) {
         if (steps == 0) return;  // not within their bounds yet
-        const Missed missed{steps, growth_.empty() ? nullptr : growth_.data(),
-                            thresholds_.empty() ? nullptr : thresholds_.data()};
-        if (!sums_.empty()) catch_up_average(missed, seen, w, average, last);
-        if (!held_only_) m_.update.optimizer->catch_up(step, missed, seen, w, slots, n, last);
+        const Missed missed{steps, growth_, thresholds_.empty() ? nullptr : thresholds_.data()};
+        if (!sums_.empty()) catch_up_average(steps, seen, w, average, last);
+        if (pull_ > 0 || (tracks() && !held_only_)) m_.update.optimizer->catch_up(step, missed, seen, w, slots, n, last);
     }
 
-    // w before it catches up: it goes by the factors alone, so that its sum is one of theirs
-    void catch_up_average(const Missed& missed, const std::int32_t* seen, const T* w, T* average, Index last) const {
-        const double now = counted(missed.steps), all = sums_[std::size_t(missed.steps)];
+    // w before it catches up: what it was in each step goes by the growth alone
+    void catch_up_average(Index steps, const std::int32_t* seen, const T* w, T* average, Index last) const {
+        const double now = counted(steps), all = sums_[std::size_t(steps)];
         for (Index i = 0; i < last && now > 0; ++i) {
-            const auto t = std::size_t(seen[i]);
-            if (seen[i] == missed.steps) continue;
-            const double scale = (all - sums_[t]) * (missed.growth ? missed.growth[t] : 1);
-            average[i] = T((counted(seen[i]) * double(average[i]) + scale * double(w[i])) / now);
+            const Index t = seen[i];
+            if (t == steps) continue;
+            average[i] = T((counted(t) * double(average[i]) + (all - sums_[std::size_t(t)]) * double(w[i])) / now);
         }
     }
 
     // the running sums behind step b
     void advance(Index b, bool all) {
         const auto t = std::size_t(b);
-        if (!growth_.empty()) growth_[t + 1] = all ? 1 : growth_[t] / shrink(b);
-        const double growth = growth_.empty() ? 1 : growth_[t + 1];
-        if (!thresholds_.empty()) thresholds_[t + 1] = all ? 0 : thresholds_[t] + m_.rates[b] * growth;
-        if (!sums_.empty()) sums_[t + 1] = all ? 0 : sums_[t] + (counted(b + 1) > 0 ? 1 / growth : 0);
+        growth_ = all ? 1 : growth_ / shrink(b);
+        if (!thresholds_.empty()) thresholds_[t + 1] = all ? 0 : thresholds_[t] + m_.rates[b] * growth_;
+        if (!sums_.empty()) sums_[t + 1] = all ? 0 : sums_[t] + (counted(b + 1) > 0 ? 1 / growth_ : 0);
     }
 
     const Problem<T>& p_;
@@ -214,12 +214,12 @@ private:
     const bool held_only_;
     const Idle idle_;
     bool runs_ = true;
-    double l2_ = 0;
+    double pull_ = 0, growth_ = 1;  // l2 + decay of columns at rest; as in Missed
     Index n_ = 0, features_ = 0;  // parameters in the batch, with and without intercepts
     Step<T> compact_;
     std::vector<T> w_, g_, slots_, average_, factor_, lower_, upper_, dense_;
     std::vector<std::int32_t> seen_;
-    std::vector<double> growth_, thresholds_, sums_;  // as in Missed; sum of 1 / growth over the steps that count
+    std::vector<double> thresholds_, sums_;  // as in Missed; sum of 1 / growth over the steps that count
 };
 
 }  // namespace gdfast

@@ -104,12 +104,12 @@ struct CatchUp {
     T* w;
     T* slots;
     Index n;
-    double now = missed.growth ? 1 / missed.growth[missed.steps] : 1;
+    const double now = 1 / missed.growth;
 
     void shrink(Index start, Index count) const {
-        T* const x = w + start;
+        T *const x = w + start, shrunk = T(now);
 #pragma omp simd
-        for (Index i = 0; i < count; ++i) x[i] *= T(now * missed.growth[seen[start + i]]);
+        for (Index i = 0; i < count; ++i) x[i] *= shrunk;
     }
 
     void fade(const Optimizer& optimizer, Index start, Index count) const {
@@ -136,15 +136,16 @@ struct CatchUp {
 
     void operator()(Index last) const {
         const Optimizer optimizer(step.parameters, step.coefficients);
-        const Strip<T> factors(step.factor, last), lowers(step.lower, last), uppers(step.upper, last);
+        const Index limited = step.bounded() ? last : 0, thresholds = missed.thresholds ? last : 0;
+        const Strip<T> factors(step.factor, thresholds), lowers(step.lower, limited), uppers(step.upper, limited);
         for (Index start = 0; start < last; start += strip) {
             const Index count = min(strip, last - start);
-            if (missed.growth) shrink(start, count);
+            if (now != 1) shrink(start, count);
             if constexpr (fades<Optimizer>)
                 fade(optimizer, start, count);
             else if (missed.thresholds)
                 threshold(optimizer, start, count, factors.from(start));
-            if (!step.bounded()) continue;
+            if (!limited) continue;
             const T *lower = lowers.from(start), *upper = uppers.from(start);
             for (Index i = 0; i < count; ++i) w[start + i] = clamp(w[start + i], lower[i], upper[i]);
         }
