@@ -124,6 +124,7 @@ public:
     void catch_up(const std::int32_t* seen, Index steps) {
         const Update<T>& u = m_.update;
         catch_up(u.step, seen, steps, u.w, u.slots, m_.average, u.n, p_.d * outputs_);
+        growth_ = 1;
     }
 
     // the columns of a batch have seen step b
