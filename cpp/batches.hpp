@@ -74,7 +74,8 @@ public:
         const Index i = b - first_, row = i * batch_;
         const Start &from = starts_[std::size_t(i)], &to = starts_[std::size_t(i + 1)];
         const Index columns = to.column - from.column - 1;
-        const CsrRows<T> X{x_.get() + from.entry, indices_.get() + (batch_ == 1 ? 0 : from.entry), indptr_.data() + row + i, false, columns};
+        const CsrRows<T> X{x_.get() + from.entry, indices_.get() + (batch_ == 1 ? 0 : from.entry), indptr_.data() + row + i,
+                           false, columns};
         return {to.row - from.row, columns,       column_.get() + from.column, X, y_.data() + row * width(),
                 at(weight_, row),  at(fold_, row)};
     }
@@ -103,7 +104,8 @@ private:
             for (; at.row < end; ++at.row) {
                 const Index row = rows_[std::size_t(at.row)], from = indptr[row], count = Index(indptr[row + 1]) - from;
                 if (at.row + ahead < rows) {
-                    const Index later = rows_[std::size_t(at.row + ahead)], start = indptr[later], size = Index(indptr[later + 1]) - start;
+                    const Index later = rows_[std::size_t(at.row + ahead)], start = indptr[later],
+                                size = Index(indptr[later + 1]) - start;
                     for (Index s = 0; s < size; s += 16) __builtin_prefetch(p_.csr.x + start + s);
                     for (Index s = 0; s < size; s += 64 / Index(sizeof(I))) __builtin_prefetch(indices + start + s);
                 }

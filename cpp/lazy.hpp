@@ -216,7 +216,7 @@ private:
     const Idle idle_;
     bool runs_ = true;
     double pull_ = 0, growth_ = 1;  // l2 + decay of columns at rest; as in Missed
-    Index n_ = 0, features_ = 0;  // parameters in the batch, with and without intercepts
+    Index n_ = 0, features_ = 0;    // parameters in the batch, with and without intercepts
     Step<T> compact_;
     std::vector<T> w_, g_, slots_, average_, factor_, lower_, upper_, dense_;
     std::vector<std::int32_t> seen_;
