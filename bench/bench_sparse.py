@@ -78,7 +78,8 @@ def bench_steps_cost_their_entries(race, rule, threads):
 def bench_sgd_epoch_sparse(race):
     """SGDClassifier.fit, one epoch, against scikit-learn's with the same rule."""
     n, d = (500, 1000) if race.small else (250_000, 50_000)
-    X = problems.power_law(n, d)
+    X = problems.power_law(n, d).copy()
+    X.indices, X.indptr = X.indices.astype(np.int32), X.indptr.astype(np.int32)  # scikit-learn takes no others
     y = (np.asarray(X.sum(axis=1)) > 0).astype(int)
     plain = {
         "loss": "log_loss", "alpha": 1e-6, "max_iter": 1, "tol": None, "random_state": 0,
