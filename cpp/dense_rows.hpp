@@ -1,26 +1,22 @@
 // Margins and gradients of one output over rows that lie in memory one after the other. Included by kernels.cpp only.
 //
-// A shape of rows is two classes: Margins(X, rows, w)(i, m, z) and Gradient(X, rows, g)(i, m, r) work on m rows from i on;
-// Gradient::finish() adds to g what registers still hold.
+// A shape of rows is two classes: Margins(X, rows, w)(i, m, z, ahead) and Gradient(X, rows, g)(i, m, r, ahead) work on m rows
+// from i on and tell `ahead` what they have read; Gradient::finish() adds to g what registers still hold.
 #pragma once
+#include "ahead.hpp"
 #include "elementary.hpp"
 #include "vector.hpp"
 #include "views.hpp"
 
 namespace gdfast::GDFAST_ISA {
 
-template <class T>
-inline const T* row(const DenseRows<T>& X, const Selection& rows, Index i) {
-    return X.x + rows[i] * X.stride;
-}
-
-// z[i] = products of row i, summed over lanes, + bias, for m rows: W rows at a time. One row after the other, and not several
-// at once: the hardware reads ahead of one stream, not of many.
-template <int W, class T, class Products>
-inline void margins_of(Index m, T bias, T* z, const Products& products) {
+// z[i] = products of row i, summed over lanes, + bias, for m rows: W rows at a time, one after the other.
+template <int W, class T, class Products, class Next>
+inline void margins_of(Index m, T bias, T* z, const Products& products, Next& ahead) {
     Index i = 0;
     for (; i + W <= m; i += W) {
         Vector<T, W> sums[W];
+        ahead.rows(W);
         for (int s = 0; s < W; ++s) sums[s] = products(i + s);
         store<W>(z + i, sums_of_rows<W, T>(sums) + bias);
     }
@@ -30,23 +26,21 @@ inline void margins_of(Index m, T bias, T* z, const Products& products) {
 // d <= V vectors of W lanes: the row is in registers, W rows are summed across lanes at once.
 template <int W, int V, class T>
 struct NarrowRows {
-    static constexpr Index lines = (V * W * Index(sizeof(T)) + 63) / 64;  // of 64 bytes, a row
-
     class Margins {
     public:
         Margins(const DenseRows<T>& X, const Selection& rows, const T* w) : X_(X), rows_(rows), bias_(w[X.d]) {
             for (int v = 0; v < V - 1; ++v) weights_[v] = load<W>(w + v * W);
             weights_[V - 1] = load_tail<W>(w, X.d, int(X.d - (V - 1) * W));
         }
-        template <class Each>
-        void operator()(Index first, Index m, T* z, const Each& each) const {
-            margins_of<W>(m, bias_, z, [&](Index i) {
-                each(first + i);
+        template <class Next>
+        void operator()(Index first, Index m, T* z, Next& ahead) const {
+            const auto products = [&](Index i) {
                 const T* x = row(X_, rows_, first + i);
                 Vector<T, W> sum = load<W>(x + X_.d - W) * weights_[V - 1];
                 for (int v = 0; v < V - 1; ++v) sum += load<W>(x + v * W) * weights_[v];
                 return sum;
-            });
+            };
+            margins_of<W>(m, bias_, z, products, ahead);
         }
 
     private:
@@ -62,10 +56,14 @@ struct NarrowRows {
             for (int u = 0; u < U; ++u)
                 for (int v = 0; v < V; ++v) sums_[u][v] = zero<W, T>();
         }
-        void operator()(Index first, Index m, const T* r) {
+        template <class Next>
+        void operator()(Index first, Index m, const T* r, Next& ahead) {
+            constexpr int block = 16;
             Index i = 0;
-            for (; i + U <= m; i += U)
-                for (int u = 0; u < U; ++u) add(sums_[u], first + i + u, r[i + u]);
+            for (; i + block <= m; i += block) {
+                ahead.rows(block);
+                for (int s = 0; s < block; ++s) add(sums_[s % U], first + i + s, r[i + s]);
+            }
             for (; i < m; ++i) add(sums_[0], first + i, r[i]);
         }
         void finish() {
@@ -95,26 +93,35 @@ struct NarrowRows {
 template <class T>
 struct WideRows {
     static constexpr int W = native_lanes<T>;
-    static constexpr Index lines = 4;
-
     class Margins {
     public:
         Margins(const DenseRows<T>& X, const Selection& rows, const T* w)
             : X_(X), rows_(rows), w_(w), whole_(X.d / W * W), tail_(load_tail<W>(w, X.d, int(X.d - whole_))) {}
-        template <class Each>
-        void operator()(Index first, Index m, T* z, const Each& each) const {
-            const Index d = X_.d;
-            margins_of<W>(m, w_[d], z, [&](Index i) {
-                each(first + i);
-                const T* x = row(X_, rows_, first + i);
-                Vector<T, W> sum = zero<W, T>();
-                for (Index j = 0; j < whole_; j += W) sum += load<W>(x + j) * load<W>(w_ + j);
-                if (whole_ < d) sum += load<W>(x + d - W) * tail_;
-                return sum;
-            });
+        template <class Next>
+        void operator()(Index first, Index m, T* z, Next& ahead) const {
+            NothingAhead asked;  // by products
+            const auto products = [&](Index i) { return this->products(row(X_, rows_, first + i), ahead); };
+            margins_of<W>(m, w_[X_.d], z, products, asked);
         }
 
     private:
+        template <class Next>
+        Vector<T, W> products(const T* x, Next& ahead) const {
+            constexpr int block = 8;
+            Vector<T, W> sum = zero<W, T>(), other = zero<W, T>();
+            Index j = 0;
+            for (; j + block * W <= whole_; j += block * W) {
+                ahead.lines(block * register_bytes / 128);
+                for (int v = 0; v < block; v += 2) {
+                    sum += load<W>(x + j + v * W) * load<W>(w_ + j + v * W);
+                    other += load<W>(x + j + (v + 1) * W) * load<W>(w_ + j + (v + 1) * W);
+                }
+            }
+            ahead.rows(1);
+            for (; j < whole_; j += W) sum += load<W>(x + j) * load<W>(w_ + j);
+            if (whole_ < X_.d) other += load<W>(x + X_.d - W) * tail_;
+            return sum + other;
+        }
         const DenseRows<T> X_;
         const Selection rows_;
         const T* const w_;
@@ -126,25 +133,28 @@ struct WideRows {
     public:
         Gradient(const DenseRows<T>& X, const Selection& rows, T* g)
             : X_(X), rows_(rows), g_(g), mask_(tail_mask<W, T>(int(X.d % W))) {}
-        void operator()(Index first, Index m, const T* r) {
+        template <class Next>
+        void operator()(Index first, Index m, const T* r, Next& ahead) {
             constexpr int R = 8;
             Index i = 0;
-            for (; i + R <= m; i += R) add<R>(first + i, r + i);
-            for (; i < m; ++i) add<1>(first + i, r + i);
+            for (; i + R <= m; i += R) add<R>(first + i, r + i, ahead);
+            for (; i < m; ++i) add<1>(first + i, r + i, ahead);
         }
         void finish() {}
 
     private:
-        template <int R>
-        void add(Index first, const T* r) {
+        template <int R, class Next>
+        void add(Index first, const T* r, Next& ahead) {
             const Index d = X_.d, whole = d / W * W;
             const T* x[R];
             for (int s = 0; s < R; ++s) x[s] = row(X_, rows_, first + s);
             for (Index j = 0; j < whole; j += W) {
+                ahead.lines(R * register_bytes / 128);
                 Vector<T, W> sum = load<W>(g_ + j);
                 for (int s = 0; s < R; ++s) sum += r[s] * load<W>(x[s] + j);
                 store<W>(g_ + j, sum);
             }
+            ahead.rows(R);
             if (whole == d) return;
             Vector<T, W> sum = zero<W, T>();
             for (int s = 0; s < R; ++s) sum += r[s] * load<W>(x[s] + d - W);
@@ -160,15 +170,12 @@ struct WideRows {
 // Rows too short for any register.
 template <class T>
 struct TinyRows {
-    static constexpr Index lines = 1;
-
     class Margins {
     public:
         Margins(const DenseRows<T>& X, const Selection& rows, const T* w) : X_(X), rows_(rows), w_(w) {}
-        template <class Each>
-        void operator()(Index first, Index m, T* z, const Each& each) const {
+        template <class Next>
+        void operator()(Index first, Index m, T* z, Next&) const {
             for (Index i = 0; i < m; ++i) {
-                each(first + i);
                 const T* x = row(X_, rows_, first + i);
                 T sum = 0;
                 for (Index j = 0; j < X_.d; ++j) sum += x[j] * w_[j];
@@ -185,7 +192,8 @@ struct TinyRows {
     class Gradient {
     public:
         Gradient(const DenseRows<T>& X, const Selection& rows, T* g) : X_(X), rows_(rows), g_(g) {}
-        void operator()(Index first, Index m, const T* r) {
+        template <class Next>
+        void operator()(Index first, Index m, const T* r, Next&) {
             for (Index i = 0; i < m; ++i) {
                 const T* x = row(X_, rows_, first + i);
                 for (Index j = 0; j < X_.d; ++j) g_[j] += r[i] * x[j];

@@ -63,7 +63,8 @@ public:
 #pragma omp parallel num_threads(threads) firstprivate(b)
         for (const int me = thread_number(), members = team_size(); b < end; ++b) {
             const Share mine = share(p, e.batch, b, shards_max, me, members);
-            sum(mine, tiles[std::size_t(me)]);
+            const Share next = share(p, e.batch, std::min(b + 1, count - 1), shards_max, me, members);
+            sum(mine, {mine.row(mine.last), next.row(next.first)}, tiles[std::size_t(me)]);
             wait_for_all(members);
             // the first member has a share wherever there is one
             const Index turns = e.n_models * blocks, from = (turns * me + members - 1) / members,
@@ -87,14 +88,14 @@ public:
     bool stop = false;
 
 private:
-    // the gradients of one member's shards of a batch
-    void sum(const Share& mine, Tile<T>& tile) {
+    // the gradients of one member's shards of a batch; what it reads next
+    void sum(const Share& mine, Upcoming next, Tile<T>& tile) {
         const T* weights = lanes > 1 ? packed.data() : e.models[0].update.w;
         for (Index s = mine.first; s < mine.last; ++s) {
             double *sums = partial.data() + s * size, *values = losses.data() + s * lanes;
             std::fill_n(sums, size, 0.0);
             std::fill_n(values, lanes, 0.0);
-            tile.gradient(mine.row(s), mine.row(s + 1), weights, sums, values, cancel);
+            tile.gradient(mine.row(s), mine.row(s + 1), next, weights, sums, values, cancel);
         }
     }
 

@@ -45,7 +45,8 @@ void accumulate_bias(const T* r, Index m, Index lanes, T* g) {
 template <class T>
 void margins_rows(DenseRows<T> X, Selection rows, Index m, const T* w, Index lanes, T* z) {
     if (lanes > 1) return margins_many<T>(AtRows<T>{X, rows}, X.d, m, w, lanes, z);
-    by_width<T>(X.d, [&](auto shape) { typename decltype(shape)::Margins(X, rows, w)(0, m, z, [](Index) {}); });
+    NothingAhead nothing;
+    by_width<T>(X.d, [&](auto shape) { typename decltype(shape)::Margins(X, rows, w)(0, m, z, nothing); });
 }
 
 template <class T>
@@ -53,16 +54,17 @@ void accumulate_rows(DenseRows<T> X, Selection rows, Index m, const T* r, Index 
     accumulate_bias(r, m, lanes, g + X.d * lanes);
     if (lanes > 1 && accumulate_across_columns(X, rows, m, r, lanes, g)) return;
     if (lanes > 1) return accumulate_many<T>(AtRows<T>{X, rows}, X.d, m, r, lanes, g);
+    NothingAhead nothing;
     by_width<T>(X.d, [&](auto shape) {
         typename decltype(shape)::Gradient gradient(X, rows, g);
-        gradient(0, m, r);
+        gradient(0, m, r, nothing);
         gradient.finish();
     });
 }
 
 template <class T>
-double gradient_rows(DenseRows<T> X, Selection rows, Index m, const T* w, WeightedLoss<T> loss, T* g) {
-    return by_width<T>(X.d, [&](auto shape) { return gradient_of<decltype(shape)>(X, rows, m, w, loss, g); });
+double gradient_rows(DenseRows<T> X, Selection rows, Index m, Upcoming upcoming, const T* w, WeightedLoss<T> loss, T* g) {
+    return by_width<T>(X.d, [&](auto shape) { return gradient_of<decltype(shape)>(X, rows, m, upcoming, w, loss, g); });
 }
 
 template <class T>

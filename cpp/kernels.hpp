@@ -16,6 +16,14 @@ inline constexpr Index lanes_behind = 32;
 // Losses of one output are also summed in so many lanes, with one logarithm a lane.
 inline constexpr Index loss_lanes = 16;
 
+// The fused kernel works on a group of rows at a time, and asks for rows of so many bytes behind the next half of a group.
+inline constexpr Index group_bytes = 8192, bytes_ahead = 8192, rows_of_group_max = 256;
+inline Index rows_of_group(Index row_bytes) {
+    const Index rows = group_bytes / row_bytes / loss_lanes * loss_lanes;
+    return rows < loss_lanes ? loss_lanes : rows < rows_of_group_max ? rows : rows_of_group_max;
+}
+inline Index rows_ahead(Index row_bytes) { return rows_of_group(row_bytes) / 2 + bytes_ahead / row_bytes; }
+
 // The residuals of a tile of m rows: margins z (m x lanes) are overwritten by r = weight * d loss / d z. losses[o] += the
 // weighted sum of the loss of output o; the loss of softmax belongs to all outputs and goes to losses[0].
 template <class T>
@@ -114,7 +122,7 @@ struct Kernels {
     void (*accumulate_rows)(DenseRows<T>, Selection, Index m, const T* r, Index lanes, T* g);
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
     // both at once and the residuals between them, for one output: g += X' r, returns the sum of the losses
-    double (*gradient_rows)(DenseRows<T>, Selection, Index m, const T* w, WeightedLoss<T>, T* g);
+    double (*gradient_rows)(DenseRows<T>, Selection, Index m, Upcoming, const T* w, WeightedLoss<T>, T* g);
     // the same for CSR. The sums are in double from the first: to clear d numbers a tile and to add them would cost more
     // than the tile.
     void (*margins_csr)(CsrRows<T>, Selection, Index m, const T* w, Index lanes, T* z);

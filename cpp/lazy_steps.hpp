@@ -92,7 +92,7 @@ private:
         small.y = rows.y, small.weight = rows.weight, small.fold = rows.fold;
         std::fill_n(sums.data(), (rows.columns + 1) * lanes, 0.0);
         std::fill_n(losses.data(), lanes, 0.0);
-        tile.gradient(0, rows.rows, weights(rows), sums.data(), losses.data(), cancel);
+        tile.gradient(0, rows.rows, {rows.rows, rows.rows}, weights(rows), sums.data(), losses.data(), cancel);
         bool any = false;
         const Index outputs = p.k / e.n_models;
         for (Index i = 0; i < e.n_models; ++i) {

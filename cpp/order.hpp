@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "elementary.hpp"
 #include "views.hpp"
 
 namespace gdfast::GDFAST_ISA {
@@ -64,19 +65,25 @@ inline void permute(Index n, const Word* keys, Index first, Index count, Index* 
     for (Index start = 0; start < count; start += block) {
         const int m = int(count - start < block ? count - start : block);
         Index l = (first + start) / b, r = (first + start) % b;
-        for (int i = 0; i < block; ++i) {
+        const bool one_left = r + block <= b;
+        if (one_left) {
+#pragma omp simd
+            for (int i = 0; i < block; ++i) left[i] = Word(l), right[i] = Word(r) + Word(i);
+        }
+        for (int i = 0; i < block && !one_left; ++i) {
             left[i] = Word(l), right[i] = Word(r);
             const bool wrap = ++r == b;
             l += wrap, r = wrap ? 0 : r;
             if (l >= permutation.a) l = 0;  // behind the last position: any pair will do
         }
         permutation.apply(left, right);
-        bool outside = false;
+        Index last = 0;
+#pragma omp simd reduction(max : last)
         for (int i = 0; i < m; ++i) {
             rows[start + i] = Index(left[i]) * b + right[i];
-            outside |= rows[start + i] >= n;
+            last = max(last, rows[start + i]);
         }
-        if (!outside) continue;
+        if (last < n) continue;
         for (int i = 0; i < m; ++i)
             while (rows[start + i] >= n) {  // ends: the walk started inside [0, n) and returns there
                 Word one_left[block] = {Word(rows[start + i] / b)}, one_right[block] = {Word(rows[start + i] % b)};

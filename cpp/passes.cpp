@@ -27,8 +27,9 @@ double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
     std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p.k)), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
-        tile.gradient(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(), partial.data() + s * size,
-                      losses.data() + s * lanes_of(p.k), *team.cancel);
+        const Index first = shard_start(p.n, shards, s), last = shard_start(p.n, shards, s + 1);
+        tile.gradient(first, last, {last, last}, weights.data(), partial.data() + s * size, losses.data() + s * lanes_of(p.k),
+                      *team.cancel);
     });
     add_shards(partial.data(), shards, size, p.k, lanes_of(p.k), 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);

@@ -6,12 +6,12 @@
 #include <vector>
 
 #include "chunk.hpp"
+#include "draws.hpp"
 
 namespace gdfast {
 
 // What a tile accumulates in T before it is added to sums in double.
 inline constexpr Index rows_summed_in_place = 256;
-inline constexpr Index rows_drawn = 256;
 
 template <class T>
 class Tile {
@@ -25,13 +25,14 @@ public:
           lanes_(lanes_of(problem.k)),
           capacity_(capacity(problem, as_, packs_ || gram_stride > 0 || product)),
           stride_(gram_stride),
-          rows_(problem.rows) {
+          rows_(problem.rows),
+          draws_(*problem.kernels, problem.n, order, capacity_,
+                 as_ == Layout::rows && !packs_ ? rows_ahead(problem.d * Index(sizeof(T))) : 0) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_) + lanes_behind);
         const std::size_t parameters = std::size_t((problem.d + 1) * lanes_) + lanes_behind;
         if (as_ != Layout::csr) g_.resize(parameters);
         if (rescales()) weights_.resize(parameters), direction_.resize(product ? parameters : 0);
-        if (order) drawn_.resize(std::size_t(std::max(rows_drawn, capacity_)));
         if (packs_) packed_.resize(m * std::size_t(problem.d));
         if (packs_) rows_ = {packed_.data(), problem.d, problem.d};
         if (problem.y) y_.resize(problem.form == TargetForm::values ? m * std::size_t(lanes_) : order ? m : 0);
@@ -53,15 +54,17 @@ public:
     }
 
     // g += the gradients of the rows from position `first` to `last`, weighted and summed; losses (lanes of them) += the sums
-    // of their losses, by output. g starts at 0.
-    void gradient(Index first, Index last, const T* w, double* g, double* losses, const std::atomic<bool>& cancel) {
+    // of their losses, by output. g starts at 0. `next`: the positions that will be asked for.
+    void gradient(Index first, Index last, Upcoming next, const T* w, double* g, double* losses,
+                  const std::atomic<bool>& cancel) {
         w = in_units_of_X(w);
+        next_ = next;
         for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += capacity_) {
             const Index m = std::min(capacity_, last - i);
             if (as_ == Layout::rows && lanes_ == 1 && !problem_.fold) {
                 select(i, m);
                 const WeightedLoss<T> loss{problem_.loss, problem_.loss_parameters, targets_.y, targets_.weight};
-                *losses += problem_.kernels->gradient_rows(rows_, selection_, m, w, loss, sums_in_place());
+                *losses += problem_.kernels->gradient_rows(rows_, selection_, m, upcoming_, w, loss, sums_in_place());
                 add_in_time(m, i + m == last, g);
                 continue;
             }
@@ -200,11 +203,13 @@ private:
 
     void select(Index first, Index m) {
         selection_ = {nullptr, first};
-        if (order_) selection_ = {drawn(first, m), 0};
+        upcoming_ = {next_.last - first, next_.then - first};
+        if (order_) selection_ = {draws_.take(first, m, std::max(first + m, next_.last), next_.then, upcoming_.last), 0};
         select_targets(m);
         if (!packs_) return;
         pack(m);
         selection_ = {nullptr, 0};
+        upcoming_ = {m, 0};
     }
 
     // the selected rows, gathered into dense ones and scaled
@@ -240,17 +245,6 @@ private:
 
     void residuals(Index m, double* losses) {
         problem_.loss->residuals(problem_.loss_parameters, z_.data(), targets_, m, problem_.k, lanes_, losses);
-    }
-
-    // The rows at m <= rows() positions of the shuffled order, drawn in bulk: a step of one row costs no draw of its own.
-    // Asking memory for them ahead of their use was tried and brought nothing: the processor runs ahead far enough.
-    const Index* drawn(Index first, Index m) {
-        if (first < drawn_first_ || first + m > drawn_first_ + drawn_count_) {
-            drawn_first_ = first;
-            drawn_count_ = std::min(Index(drawn_.size()), problem_.n - first);
-            problem_.kernels->order_rows(problem_.n, *order_, first, drawn_count_, drawn_.data());
-        }
-        return drawn_.data() + (first - drawn_first_);
     }
 
     // Where the gradient of some hundred rows is summed in T before it is added to its sums in double.
@@ -297,11 +291,11 @@ private:
     DenseRows<T> rows_;
     Index pending_ = 0;  // rows in g_
     Selection selection_{};
+    Upcoming next_{}, upcoming_{};  // as positions, as the kernels count
     Targets<T> targets_{};
     std::vector<T> z_, y_, weight_, fold_, packed_, g_, weights_, direction_;
     std::vector<T> h_, design_, scaled_, block_;
-    std::vector<Index> drawn_;
-    Index drawn_first_ = 0, drawn_count_ = 0;
+    Draws<T> draws_;
 };
 
 }  // namespace gdfast

@@ -53,6 +53,12 @@ struct Selection {
     Index operator[](Index i) const { return index ? index[first + i] : first + i; }
 };
 
+// What is read after a tile: counted from its first row, or place in the index, come those before `last`, then, where rows lie
+// one after the other, those from `then` on.
+struct Upcoming {
+    Index last, then;
+};
+
 // What m rows learn. shared: y holds one number a row, for every output; codes: output o learns whether it is o; values: y is
 // m x lanes. weight (m) may be null. Where fold (m) is not, an output sees no row of the fold that held_out names for it.
 // held_out is followed by as many numbers as a register holds.
