@@ -24,16 +24,16 @@ def _epoch(backend, examples, plan, threads):
     return lambda: backend.epoch(examples, plan, state, rates, threads)
 
 
-@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("block", [0, 1, 16], ids=["in order", "shuffled", "runs of 16"])
 @pytest.mark.parametrize("batch", [256, 1024, 4096])
-def bench_adam_epoch(race, batch, shuffle):
+def bench_adam_epoch(race, batch, block):
     threads = runtime.threads()
     examples = problems.logistic(5000 if race.small else 2_000_000, 28)
-    plan = Plan(LogLoss(), Adam(0.001), ElasticNet(1e-4), batch_size=batch, shuffle=shuffle)
+    plan = Plan(LogLoss(), Adam(0.001), ElasticNet(1e-4), batch_size=batch, shuffle=block > 0, block=max(block, 1))
     with _core.Worker(), ThreadPoolExecutor(threads) as pool:
         medians = race(
             f"Adam epoch, float32 {examples.n} x {examples.d}, {batch} rows a batch, "
-            f"{'shuffled' if shuffle else 'in order'}, {threads} threads",
+            f"{f'shuffled in runs of {block}' if block else 'in order'}, {threads} threads",
             {
                 "gdfast": _epoch(cpu, examples, plan, threads),
                 "gdfast, one thread": _epoch(cpu, examples, plan, 1),

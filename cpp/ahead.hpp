@@ -60,15 +60,13 @@ private:
     void begin() {
         if (!rows_.index && packed_) {
             const bool jumps = next_ >= upcoming_.last;
+            if (jumps && upcoming_.then == nothing_then) return end();
             at_ = address(jumps ? upcoming_.then + next_ - upcoming_.last : next_);
             left_ = jumps ? never : Index(address(upcoming_.last) - at_ + line - 1) / line;
             next_ = max(next_, upcoming_.last);
             return;
         }
-        if (next_ >= upcoming_.last) {
-            owed_ = -never, left_ = never;
-            return;
-        }
+        if (next_ >= upcoming_.last) return end();
         const Index first = next_++;
         while (packed_ && next_ < upcoming_.last && next_ < first + longest && rows_[next_] == rows_[next_ - 1] + 1) ++next_;
         const std::uintptr_t start = address(first);
@@ -77,6 +75,7 @@ private:
         left_ = (Index(start - at_) + bytes + line - 1) / line;
         owed_ += left_ * line - bytes;  // what lines hold of other rows is not counted
     }
+    void end() { owed_ = -never, left_ = never; }
     std::uintptr_t address(Index i) const { return reinterpret_cast<std::uintptr_t>(row(X_, rows_, i)); }
 
     const DenseRows<T>& X_;

@@ -8,6 +8,7 @@
 #include "csr_rows.hpp"
 #include "dense_columns.hpp"
 #include "dense_rows.hpp"
+#include "gather.hpp"
 #include "gradient_rows.hpp"
 #include "gram.hpp"
 #include "linear_algebra.hpp"
@@ -78,6 +79,15 @@ void accumulate_columns(DenseColumns<T> X, Index first, Index m, const T* r, Ind
     accumulate_bias(r, m, lanes, g + X.d * lanes);
     if (lanes > 1) return accumulate_many<T>(AtColumns<T>{X, first}, X.d, m, r, lanes, g);
     accumulate_columns_1(X, first, m, r, g);
+}
+
+template <class T>
+void gather_rows(DenseRows<T> X, Selection rows, Index m, Index known, T* packed) {
+    constexpr int W = native_lanes<T>;
+    const auto by = [&](auto copy) { gather_rows_by(X, rows, m, known, packed, copy); };
+    if (X.d < W || X.d > 2 * W) return by([](const T* x, Index d, T* to) { copy_long_row(x, d, to); });
+    if (X.d == W) return by([](const T* x, Index d, T* to) { copy_row<W, 1>(x, d, to); });
+    by([](const T* x, Index d, T* to) { copy_row<W, 2>(x, d, to); });
 }
 
 template <class T>
@@ -154,6 +164,7 @@ constexpr Kernels<T> table() {
             accumulate_csr<T>,
             unpack_csr<T>,
             check_csr<T>,
+            gather_rows<T>,
             scale_rows<T>,
             add_moments_rows<T>,
             add_moments_columns<T>,

@@ -12,6 +12,8 @@ namespace gdfast {
 
 // What a tile accumulates in T before it is added to sums in double.
 inline constexpr Index rows_summed_in_place = 256;
+// Shuffled rows no longer than this, in runs of fewer, are copied one behind the other first.
+inline constexpr Index gathered_bytes = 1024, gathered_below = 8;
 
 template <class T>
 class Tile {
@@ -27,7 +29,7 @@ public:
           stride_(gram_stride),
           rows_(problem.rows),
           draws_(*problem.kernels, problem.n, order, capacity_,
-                 as_ == Layout::rows && !packs_ ? rows_ahead(problem.d * Index(sizeof(T))) : 0) {
+                 as_ == Layout::rows && problem.layout == Layout::rows ? rows_ahead(problem.d * Index(sizeof(T))) : 0) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_) + lanes_behind);
         const std::size_t parameters = std::size_t((problem.d + 1) * lanes_) + lanes_behind;
@@ -141,7 +143,12 @@ private:
     // Are rows gathered into dense ones first?
     static bool packs(const Problem<T>& problem, const Order* order, Index gram_stride) {
         if (problem.layout == Layout::csr) return gram_stride > 0;
-        return problem.scaling.factor || (order && problem.layout == Layout::columns);
+        return problem.scaling.factor || (order && (problem.layout == Layout::columns || gathers(problem, *order)));
+    }
+
+    // Short rows in any order are copied first: to look for each of them twice costs more.
+    static bool gathers(const Problem<T>& problem, const Order& order) {
+        return problem.layout == Layout::rows && order.block < gathered_below && problem.d * Index(sizeof(T)) <= gathered_bytes;
     }
 
     // Sparse rows stay as they are: it is the weights and their gradient that are scaled.
@@ -209,14 +216,16 @@ private:
         if (!packs_) return;
         pack(m);
         selection_ = {nullptr, 0};
-        upcoming_ = {m, 0};
+        upcoming_ = {m, nothing_then};
     }
 
     // the selected rows, gathered into dense ones and scaled
     void pack(Index m) {
         const Problem<T>& p = problem_;
-        if (p.layout == Layout::rows) return p.kernels->scale_rows(p.rows, selection_, m, p.scaling, packed_.data());
-        if (p.layout == Layout::csr)
+        if (p.layout == Layout::rows && !order_) return p.kernels->scale_rows(p.rows, selection_, m, p.scaling, packed_.data());
+        if (p.layout == Layout::rows)
+            p.kernels->gather_rows(p.rows, selection_, m, upcoming_.last, packed_.data());
+        else if (p.layout == Layout::csr)
             p.kernels->unpack_csr(p.csr, selection_, m, packed_.data());
         else
             for (Index j = 0; j < p.d; ++j)

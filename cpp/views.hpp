@@ -54,7 +54,9 @@ struct Selection {
 };
 
 // What is read after a tile: counted from its first row, or place in the index, come those before `last`, then, where rows lie
-// one after the other, those from `then` on.
+// one after the other, those from `then` on, or
+// none where it is nothing_then.
+inline constexpr Index nothing_then = INT64_MIN;
 struct Upcoming {
     Index last, then;
 };
