@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfast import _core
+from gdfast import _core, runtime
 from gdfast.backends import cpu
 from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
 from gdfast.losses import Loss, named
@@ -113,11 +113,13 @@ def loss_and_gradient(
     sample_weight: Any = None,
     out: Array | None = None,
     threads: int = 1,
+    device: str = "cpu",
 ) -> float | tuple[float, Array]:
     """f = sum_i s_i loss(x_i w + b, y_i) / sum_i s_i and g = d f / d w, reading X once.
 
     X: (n, d) float32 or float64, rows or columns, used in place; y: (n,) or (n, k), class codes for classification with
     k outputs; w: (d + 1,) or (d + 1, k). Returns (f, g), or f alone with g written to ``out`` (the dtype of X).
+    device: see ``runtime.device``; a GPU takes dense rows and one output, and X goes up with every call.
     """
     chosen = named(loss)
     if out is not None:
@@ -125,7 +127,7 @@ def loss_and_gradient(
     examples, weights = _examples(X, y, w, chosen, sample_weight)
     if out is not None:
         _in_place(out, "out", examples.dtype, np.shape(w))
-    value, g = cpu.gradient(examples, chosen, weights, True, threads)
+    value, g = runtime.backend(device).gradient(examples, chosen, weights, True, threads)
     total = examples.total_weight
     g = (g / total).astype(examples.dtype).reshape(np.shape(w))
     if out is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,55 @@ def worker() -> _core.Worker:
     return _core.Worker()
 
 
+def device(name: str) -> str:
+    """The device that a name stands for: "cpu", or "cuda:0", "cuda:1", ...
+
+    name: "cpu"; "cuda" (the first GPU) or "cuda:1"; "auto": the first GPU where there is a usable one, else "cpu".
+    Raises ValueError for another name, RuntimeError where a GPU is asked for and something is missing: what, and what to do.
+    """
+    found = re.fullmatch(r"cpu|auto|cuda(?::(\d+))?", name) if isinstance(name, str) else None
+    if found is None:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or a numbered one such as 'cuda:1'; got {name!r}")
+    if name == "cpu":
+        return name
+    try:
+        return f"cuda:{_usable_gpu(name, int(found.group(1) or 0))}"
+    except RuntimeError:
+        if name == "auto":
+            return "cpu"
+        raise
+
+
+def _usable_gpu(name: str, number: int) -> int:
+    needed = f"device={name!r} needs numba-cuda"
+    command = """pip install "gdfast[cuda]" (NVIDIA driver r580 or newer; "gdfast[cuda12]" for r525 to r579)"""
+    if find_spec("numba_cuda") is None:
+        raise RuntimeError(f"{needed}, which is not installed: {command}")
+    try:
+        from gdfast.backends.cuda import device as primitives
+    except ImportError as error:
+        raise RuntimeError(f"{needed}, which does not load ({error}): {command}") from error
+    reason = primitives.unusable()
+    if reason:
+        raise RuntimeError(f"device={name!r}: no usable GPU. {reason} device='auto' takes the CPU where there is none.")
+    count = primitives.count()
+    if number >= count:
+        raise RuntimeError(f"device={name!r}: this machine has {count} CUDA devices, numbered from 0")
+    return number
+
+
+def backend(name: str) -> Any:
+    """The backend of a device (see ``device``): a new one a call, as it keeps the data of a GPU."""
+    chosen = device(name)
+    if chosen == "cpu":
+        from gdfast.backends import cpu
+
+        return cpu
+    from gdfast.backends.cuda import Cuda
+
+    return Cuda(int(chosen.partition(":")[2]))
+
+
 def info() -> dict[str, Any]:
     """Facts about this installation: version, instruction sets, cores, OpenMP, devices."""
     from gdfast import __version__
@@ -76,5 +127,5 @@ def info() -> dict[str, Any]:
         "cores": cores(),
         "threads by default": threads(),
         "openmp": bool(_core.openmp),
-        "devices": ["cpu"],
+        "devices": ["cpu", *([] if device("auto") == "cpu" else ["cuda"])],
     }

@@ -1,0 +1,158 @@
+"""Kernels in the CUDA simulator against NumPy in float64. Run by test_simulator.py in a process of its own: the variable
+NUMBA_ENABLE_CUDASIM is read when Numba is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numba.cuda.simulator.kernel
+import numpy as np
+import pytest
+
+from gdfast import losses, ops
+from gdfast.backends import reference
+from gdfast.backends.cuda import Cuda
+from gdfast.backends.cuda import losses as device_losses
+from gdfast.backends.cuda.device import SIMULATED
+from gdfast.backends.cuda.gradient import gradient_kernel, sum_kernel
+from gdfast.backends.cuda.shapes import shape_for
+from gdfast.losses import Loss
+from gdfast.plan import Examples
+from gdfast.scaling import Scaling
+
+Array = np.ndarray[Any, Any]
+ONE_OUTPUT = sorted(set(losses.ALL) - {"softmax"})
+ERROR = {"float32": 2e-6, "float64": 1e-14}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_simulator() -> Iterator[None]:
+    assert SIMULATED
+    yield
+    numba.cuda.simulator.kernel._kernel_context = None  # a launch that failed leaves it set
+
+
+def problem(n: int, d: int, real: str, loss: Loss, seed: int = 0) -> tuple[Array, Array, Array, Array]:
+    """X, y, weight, w: targets that the loss takes, weights with zeros among them."""
+    random = np.random.default_rng(seed)
+    X = (random.standard_normal((n, d)) / np.sqrt(d)).astype(real)
+    z = X.sum(axis=1) + random.standard_normal(n)
+    y = {"binary": z > 0, "real": z, "positive": np.exp(z), "nonnegative": np.floor(np.exp(z))}[loss.target]
+    weight = random.integers(0, 3, n)
+    return X, y.astype(real), weight.astype(real), random.standard_normal(d + 1).astype(real)
+
+
+def launched(X: Array, y: Array, weight: Array | None, w: Array, loss: Loss, blocks: int, threads: int) -> Array:
+    """[gradient of the weights, of the intercept, sum of the losses] by the kernels, into memory full of NaN."""
+    (n, d), real = X.shape, str(X.dtype)
+    shape = shape_for(d, real)
+    shape = replace(shape, threads=max(threads, shape.lanes))
+    filled, v = np.zeros((n, shape.d), dtype=real), np.zeros(shape.d + 1, dtype=real)
+    filled[:, :d], v[:d], v[-1] = X, w[:-1], w[-1]
+    parts, out = np.full(blocks * (shape.d + 2), np.nan, dtype=real), np.full(shape.d + 2, np.nan)
+    p = X.dtype.type(loss.parameters()[0] if loss.parameters() else 0)
+    kernel = gradient_kernel(shape, loss.name, weighted=weight is not None)
+    kernel[blocks, shape.threads](filled.ravel(), y, y if weight is None else weight, v, p, parts, 0, n)
+    sum_kernel()[-(-len(out) // 64), 64](parts, blocks, len(out), out)
+    assert np.isfinite(parts).all()
+    assert not out[d:-2].any()
+    return np.append(out[:d], out[-2:])
+
+
+def expected(X: Array, y: Array, weight: Array | None, w: Array, loss: Loss) -> Array:
+    X, y, w = (a.astype(np.float64) for a in (X, y, w))
+    examples = Examples(X, y, None if weight is None else weight.astype(np.float64))
+    value, g = reference.gradient(examples, loss, w[:, None], True)
+    return np.append(g[:, 0], value)
+
+
+@pytest.mark.parametrize("real", ERROR)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
+def test_every_loss_with_and_without_weights(name: str, real: str) -> None:
+    loss = losses.ALL[name]()
+    X, y, weight, w = problem(37, 6, real, loss)
+    for weights in (None, weight):
+        found, wanted = launched(X, y, weights, w, loss, 2, 32), expected(X, y, weights, w, loss)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=ERROR[real] * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("real", ERROR)
+@pytest.mark.parametrize(("d", "n"), [(1, 1), (3, 200), (28, 45), (31, 9), (130, 11), (300, 5), (1100, 5)])
+def test_every_shape_and_tail(d: int, n: int, real: str) -> None:
+    loss = losses.LogLoss()
+    X, y, weight, w = problem(n, d, real, loss, seed=d)
+    found, wanted = launched(X, y, weight, w, loss, 2, 64), expected(X, y, weight, w, loss)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=ERROR[real] * max(1.0, np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("name", ONE_OUTPUT)
+def test_losses_at_kinks_and_far_out(name: str) -> None:
+    loss = losses.ALL[name]()
+    function, p = device_losses.of("float64")[name], loss.parameters()[0] if loss.parameters() else 0.0
+    body = getattr(function, "fn", function)
+    targets = {"binary": [0.0, 0.25, 1.0], "real": [0.0, 1.0], "positive": [0.5, 3.0], "nonnegative": [0.0, 2.0]}
+    for y in targets[loss.target]:
+        kinks = [-1.0, 0.0, 1.0, y, y + p, y - p, 600.0, -600.0] if loss.link != "exp" else [-30.0, 0.0, 30.0]
+        for z in kinks:
+            value, slope = body(np.float64(z), np.float64(y), np.float64(p))
+            at, of = np.array([[z]]), np.array([[y]])
+            np.testing.assert_allclose(
+                [value, slope], [loss.value(at, of)[0, 0], loss.gradient(at, of)[0, 0]], rtol=1e-14, atol=1e-300
+            )
+
+
+def test_losses_are_those_of_the_formulas() -> None:
+    assert sorted(device_losses.of("float32")) == ONE_OUTPUT
+
+
+def test_equal_runs_give_equal_bits() -> None:
+    loss = losses.LogLoss()
+    X, y, weight, w = problem(70, 28, "float32", loss)
+    one, other = (launched(X, y, weight, w, loss, 3, 32) for _ in range(2))
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ops_take_a_device(weighted: bool) -> None:
+    X, y, weight, w = problem(60, 5, "float32", losses.LogLoss())
+    s = weight if weighted else None
+    for layout in (X, np.asfortranarray(X)):
+        found, g = ops.loss_and_gradient(layout, y, w, loss="log_loss", sample_weight=s, device="cuda")  # type: ignore[misc]
+        value, wanted = ops.loss_and_gradient(layout, y, w, loss="log_loss", sample_weight=s)  # type: ignore[misc]
+        np.testing.assert_allclose(g, wanted, rtol=0, atol=1e-6)
+        assert found == pytest.approx(value, rel=1e-6)
+        assert g.dtype == X.dtype
+
+
+def test_rows_go_up_once_and_scaled_columns_as_they_are_seen() -> None:
+    X, y, _, w = problem(40, 5, "float64", losses.LogLoss())
+    scaled = Scaling.of(X * 3 + 1, center=True, threads=1).apply(X * 3 + 1)
+    examples, backend = Examples(scaled, y, None), Cuda(0)
+    value, g = backend.gradient(examples, losses.LogLoss(), w[:, None], False)
+    wanted, expected_g = reference.gradient(examples, losses.LogLoss(), w[:, None], False)
+    assert value == pytest.approx(wanted, rel=1e-12)
+    np.testing.assert_allclose(g, expected_g, rtol=0, atol=1e-12)
+    held, spent = backend._resident, backend.transfer_seconds
+    backend.gradient(examples, losses.LogLoss(), w[:, None], True)
+    assert backend._resident is held
+    assert backend.transfer_seconds > spent > 0
+
+
+def test_what_a_device_does_not_take_is_named() -> None:
+    from scipy.sparse import csr_array
+
+    X, y, _, w = problem(8, 3, "float64", losses.LogLoss())
+    with pytest.raises(ValueError, match="device='cuda' takes dense rows"):
+        ops.loss_and_gradient(csr_array(X), y, w, loss="log_loss", device="cuda")
+    with pytest.raises(ValueError, match="device='cuda' takes models of one output, got 2"):
+        ops.loss_and_gradient(X, y, np.zeros((4, 2)), loss="softmax", device="cuda")
+
+
+def test_rows_that_do_not_fit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, _, w = problem(8, 3, "float64", losses.LogLoss())
+    backend = Cuda(0)
+    monkeypatch.setattr(backend._device, "free_memory", lambda: 100)
+    with pytest.raises(MemoryError, match=r"device='cuda:0' has 0.0 GB of free memory, 8 rows of 3 columns need"):
+        backend.gradient(Examples(X, y, None), losses.LogLoss(), w[:, None], True)
