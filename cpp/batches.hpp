@@ -39,8 +39,14 @@ Index most_entries(const Problem<T>& p, Index rows) {
 template <class T>
 class Turn {
 public:
-    Turn(const Problem<T>& problem, const Order* order, Index batch, Index batches)
-        : p_(problem), order_(order), batch_(batch), starts_(std::size_t(batches + 1)), place_(std::size_t(p_.d), -1) {
+    // before: batches that come before the one of number 0
+    Turn(const Problem<T>& problem, const Order* order, Index batch, Index batches, Index before)
+        : p_(problem),
+          order_(order),
+          batch_(batch),
+          before_(before),
+          starts_(std::size_t(batches + 1)),
+          place_(std::size_t(p_.d), -1) {
         const Index rows = std::min(p_.n, batch * batches), entries = most_entries(p_, rows);
         // not cleared: far more than is ever used where a few rows are long
         x_.reset(new T[std::size_t(entries)]);
@@ -58,7 +64,7 @@ public:
 
     // Batches from `first` on, as many as there is room for.
     void read(Index first) {
-        const Index start = first * batch_, rows = std::min(Index(rows_.size()), p_.n - start);
+        const Index start = (before_ + first) * batch_, rows = std::min(Index(rows_.size()), p_.n - start);
         first_ = first;
         if (order_)
             p_.kernels->order_rows(p_.n, *order_, start, rows, rows_.data());
@@ -141,7 +147,7 @@ private:
     static constexpr Index ahead = 6;
     const Problem<T>& p_;
     const Order* order_;
-    const Index batch_;
+    const Index batch_, before_;
     Index first_ = -1;
     std::vector<Start> starts_;
     std::vector<std::int32_t> place_, indptr_;  // place_: the number of each column of X in a batch, -1 outside of `copy`

@@ -555,7 +555,7 @@ struct ModelArrays {
 py::list epoch_of(const py::object& X, const py::array& y, const py::object& weight, const py::object& fold,
                   const std::vector<const ModelArrays*>& arrays, const std::string& loss,
                   const std::vector<double>& loss_parameters, Index steps, double seconds, const py::object& keys, Index block,
-                  Index batch, bool intercept, bool held_only, int threads, Index shards) {
+                  Index batch, bool intercept, bool held_only, int threads, Index shards, Index first) {
     return by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
@@ -574,14 +574,16 @@ py::list epoch_of(const py::object& X, const py::array& y, const py::object& wei
         if (block < 1 || block > std::max<Index>(p.n, 1)) refuse("block", "expected 1 to n rows");
         if (held_only && p.d >= std::numeric_limits<std::int32_t>::max())
             refuse("held_only", "expected fewer than 2^31 columns");
-        if (steps < 0 || steps > (p.n + batch - 1) / batch) refuse("steps", "expected at most the number of batches");
+        const Index batches = (p.n + batch - 1) / batch;
+        if (first < 0 || first > batches) refuse("first", "expected 0 to the number of batches");
+        if (steps < 0 || steps > batches - first) refuse("steps", "expected at most the number of batches that are left");
         std::vector<Model<T>> models;
         for (const ModelArrays* a : arrays) {
             models.push_back(a->model<T>(*p.kernels, (p.d + 1) * k, p.d * k, steps));
             std::fill_n(held_out.begin() + (Index(models.size()) - 1) * k, k, T(a->held_out));
         }
         const Order order{optional_memory<std::uint32_t>(keys, "keys", 6), block};
-        const Epoch<T> e{batch, steps, seconds, order.keys ? &order : nullptr, models.data(), n_models, held_only};
+        const Epoch<T> e{batch, steps, seconds, order.keys ? &order : nullptr, models.data(), n_models, held_only, first};
         // a step costs some hundred bytes' worth of time, however small its batch
         const double bytes = features.bytes() + double(steps) * 512;
         run(bytes, threads, [&](const std::atomic<bool>& cancel, int members) { epoch(p, e, Team{members, shards, &cancel}); });
@@ -781,11 +783,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::kw_only(), py::arg("w").noconvert(), py::arg("slots").noconvert(), py::arg("average"), py::arg("rule"),
              py::arg("rates").noconvert(), py::arg("norms").noconvert(), py::arg("losses").noconvert(), py::arg("first_step"),
              py::arg("average_from"), py::arg("mean_weight"), py::arg("held_out") = -1);
-    m.def("epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("fold"),
-          py::arg("models"), py::arg("loss"), py::arg("loss_parameters"), py::arg("steps"), py::arg("seconds"),
-          py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("intercept"), py::arg("held_only"),
-          py::arg("threads"), py::arg("shards") = 0,
-          "The first steps of an epoch of mini-batches: (sum of losses, steps made, all finite) of each model.");
+    m.def(
+        "epoch", epoch_of, py::kw_only(), py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("fold"),
+        py::arg("models"), py::arg("loss"), py::arg("loss_parameters"), py::arg("steps"), py::arg("seconds"),
+        py::arg("keys").noconvert(), py::arg("block"), py::arg("batch"), py::arg("intercept"), py::arg("held_only"),
+        py::arg("threads"), py::arg("shards") = 0, py::arg("first") = 0,
+        "Steps of an epoch of mini-batches, from the batch `first` on: (sum of losses, steps made, all finite) of each model.");
     m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
           py::arg("rule"), py::arg("lr"), py::arg("n_penalized"), py::arg("threads"),
           "One fused optimizer step, in place; the norm of g where clipping asks for it, else 0.");

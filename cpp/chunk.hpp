@@ -184,6 +184,7 @@ struct Epoch {
     Model<T>* models;
     Index n_models;
     bool held_only;  // steps over sparse rows change only the columns that a row of their batch holds
+    Index first;     // batches of this order of rows that are behind us
 };
 template <class T>
 void epoch(const Problem<T>&, const Epoch<T>&, const Team&);

@@ -62,8 +62,8 @@ public:
         Index end = count;  // written by the first member between the barriers that all read it behind
 #pragma omp parallel num_threads(threads) firstprivate(b)
         for (const int me = thread_number(), members = team_size(); b < end; ++b) {
-            const Share mine = share(p, e.batch, b, shards_max, me, members);
-            const Share next = share(p, e.batch, std::min(b + 1, count - 1), shards_max, me, members);
+            const Share mine = share(p, e.batch, e.first + b, shards_max, me, members);
+            const Share next = share(p, e.batch, e.first + std::min(b + 1, count - 1), shards_max, me, members);
             sum(mine, {mine.row(mine.last), next.row(next.first)}, tiles[std::size_t(me)]);
             wait_for_all(members);
             // the first member has a share wherever there is one

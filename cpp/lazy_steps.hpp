@@ -26,7 +26,7 @@ public:
           packed(lanes > 1 ? std::size_t(most * lanes + lanes_behind) : 0),
           seen(std::size_t(p.d * (p.k / e.n_models))) {
         const bool ahead = team.threads > 1 && count > per_turn;
-        for (int i = 0; i < 1 + ahead; ++i) turns.push_back(std::make_unique<Turn<T>>(p, e.order, batch, per_turn));
+        for (int i = 0; i < 1 + ahead; ++i) turns.push_back(std::make_unique<Turn<T>>(p, e.order, batch, per_turn, e.first));
         for (Index i = 0; i < e.n_models; ++i) models.emplace_back(p, e, e.models[i], most);
         tracks = std::any_of(models.begin(), models.end(), [](const auto& model) { return model.tracks(); });
     }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gdfast import _core
+from gdfast.backends import cpu, reference
+from gdfast.losses import LogLoss
+from gdfast.optimizers import Adam
 from gdfast.order import keys_of, order_rows
+from gdfast.plan import Examples, Part, Plan, State
 
 Array = np.ndarray[Any, Any]
 SIZES = [*range(1, 71), *sorted({2**p + e for p in range(7, 18) for e in (-1, 0, 1)}), 1_000_000]
@@ -151,3 +156,26 @@ def test_blocks_are_at_every_place_about_as_often() -> None:
     orders = np.array([_core.order_rows(n, keys_of(seed, 1), 0, n, block) for seed in range(4000)])
     for row in (0, 7, 50, 95):
         assert chi_square(np.bincount((orders == row).argmax(axis=1), minlength=n)) < 5
+
+
+@pytest.mark.parametrize("backend", [reference, cpu], ids=["reference", "cpu"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_in_parts_makes_the_steps_of_the_whole_one(backend: Any, shuffle: bool) -> None:
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((1003, 7))
+    examples = Examples(X, (X[:, 0] > 0).astype(float), None)
+    plan = Plan(LogLoss(), Adam(0.01), batch_size=20, shuffle=shuffle, seed=3)
+    whole, parts = (State.start(plan, np.zeros((8, 1))) for _ in range(2))
+    backend.epoch(examples, plan, whole, np.full(51, 0.01))
+    losses = []
+    for first, count in ((0, 17), (17, 1), (18, 33)):
+        part = Part(0, first, first + count == 51)
+        report = backend.epoch(examples, plan, parts, np.full(count, 0.01), 1, math.inf, part)
+        losses += report.losses.tolist()
+        assert parts.epoch == part.last
+    np.testing.assert_array_equal(parts.w, whole.w)
+    np.testing.assert_array_equal(parts.slots, whole.slots)
+    assert len(losses) == 51
+    other = State.start(plan, np.zeros((8, 1)))
+    backend.epoch(examples, plan, other, np.full(51, 0.01), 1, math.inf, Part(1))
+    assert bool((other.w != whole.w).any()) == shuffle  # every block has an order of its own

@@ -26,10 +26,13 @@ _HOME = {
     "Lion": "optimizers",
     "Nadam": "optimizers",
     "RMSprop": "optimizers",
+    "Checkpoint": "run_folder",
+    "CheckpointError": "checkpoint",
     "ClipNorm": "clipping",
     "ClipValue": "clipping",
     "NormalizeGradient": "clipping",
     "Bounds": "penalties",
+    "DataChangedError": "run_folder",
     "ElasticNet": "penalties",
     "ExponentialDecay": "schedules",
     "HistoryDisplay": "displays",
@@ -53,6 +56,7 @@ __all__ = [*sorted(_HOME), *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from gdfast import losses, ops, optimizers, runtime, schedules
+    from gdfast.checkpoint import CheckpointError
     from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
     from gdfast.displays import HistoryDisplay, LearningRateDisplay
     from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from gdfast.models import load, save
     from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
     from gdfast.penalties import Bounds, ElasticNet
+    from gdfast.run_folder import Checkpoint, DataChangedError
     from gdfast.schedules import ExponentialDecay, ReduceOnPlateau
     from gdfast.scipy_objective import Objective
 

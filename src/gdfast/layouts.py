@@ -66,6 +66,13 @@ def dtype_of(X: Features) -> np.dtype[Any]:
     return X[0].dtype if isinstance(X, tuple) else X.dtype
 
 
+def numbers_of_row(X: Features) -> float:
+    """That a row holds, the average one of sparse rows; at least 1."""
+    if isinstance(X, Scaled):
+        return numbers_of_row(X.X)
+    return max(1.0, len(X.data) / X.n if isinstance(X, CsrRows) else shape_of(X)[1])
+
+
 def bytes_of_row(X: Features) -> float:
     """What a row, the average one of sparse rows, has in one place; 0 where columns lie in one place each."""
     if isinstance(X, Scaled):

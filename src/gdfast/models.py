@@ -34,7 +34,7 @@ _LARGEST_TEXT = 2**30  # bytes that an array of text may take: NumPy gives every
 def save(model: Any, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a fitted estimator of gdfast; ``extra``: further JSON (str keys, lists, plain values), back by ``read``.
 
-    A ``random_state`` that is no integer and ``callbacks`` are stored as None. A failed save leaves the
+    A ``random_state`` that is no integer, ``callbacks`` and ``checkpoint`` are stored as None. A failed save leaves the
     previous file as it was.
 
     Raises TypeError for a model that is not exactly one of ours and for a parameter that JSON cannot express, naming
@@ -50,8 +50,9 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: Mapping[str, Any] |
     parameters = model.get_params(deep=False)
     if "random_state" in parameters and not isinstance(parameters["random_state"], (int, np.integer)):
         parameters["random_state"] = None
-    if "callbacks" in parameters:
-        parameters["callbacks"] = None
+    for key in ("callbacks", "checkpoint"):
+        if key in parameters:
+            parameters[key] = None
     arrays = {"coef_": dense_coefficients(model), "intercept_": np.asarray(model.intercept_)}
     attributes = {key: getattr(model, key) for key in _ATTRIBUTES if hasattr(model, key)}
     state: State | None = getattr(model, "_state", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +49,11 @@ class Examples:
     def total_weight(self) -> float:
         return float(self.n) if self.weight is None else float(self.weight.sum(dtype=np.float64))
 
+    def blocks(self, plan: Plan, epoch: int, first: int = 0) -> Iterator[tuple[Part, Examples]]:
+        """The rows of an epoch in the blocks that are trained one after the other, from number ``first`` on: one, all."""
+        if first == 0:
+            yield WHOLE, self
+
     def sample(self, count: int, numbers: int | None = None) -> Examples:
         """About ``count`` rows, fewer where these hold more than so many numbers; all where n <= 2 count.
 
@@ -71,6 +77,19 @@ class Examples:
             return replace(self, fold=None)
         kept = (self.fold != fold).astype(self.dtype)
         return replace(self, weight=kept if self.weight is None else kept * self.weight, fold=None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where in an epoch steps are made: of its block number ``block``, from batch ``first`` of that on. ``last``: the epoch
+    is over behind them."""
+
+    block: int = 0
+    first: int = 0
+    last: bool = True
+
+
+WHOLE = Part()  # an epoch of one block
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,7 @@ class Plan:
 @dataclass
 class State:
     """Where a run stands. w and average: (d + 1, k), intercept last; slots: (n_slots, d + 1, k); plateau: what a schedule
-    that watches training remembers."""
+    that watches training remembers; block, batch: of the epoch under way, how many are behind."""
 
     w: Array
     slots: Array
@@ -120,6 +139,8 @@ class State:
     step: int = 0
     epoch: int = 0
     plateau: Plateau = field(default_factory=Plateau)
+    block: int = 0
+    batch: int = 0
 
     @classmethod
     def start(cls, plan: Plan, w: Array) -> State:
@@ -127,12 +148,12 @@ class State:
 
     def copy(self) -> State:
         average = None if self.average is None else self.average.copy()
-        return State(self.w.copy(), self.slots.copy(), average, self.step, self.epoch, self.plateau)
+        return replace(self, w=self.w.copy(), slots=self.slots.copy(), average=average)
 
     def restore(self, other: State) -> None:
         """Become ``other``, in the same memory."""
         self.w[:], self.slots[:], self.step, self.epoch = other.w, other.slots, other.step, other.epoch
-        self.plateau = other.plateau
+        self.plateau, self.block, self.batch = other.plateau, other.block, other.batch
         if self.average is not None and other.average is not None:
             self.average[:] = other.average
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gdfast.layouts import Features
 from gdfast.losses import Loss
-from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Plan, State
+from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Part, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -47,10 +47,10 @@ class Backend(Protocol):
         """(s (d + 1,), X s (n,), fall of the quadratic model along s, products with the Hessian)"""
 
     def epoch(
-        self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int, seconds: float
+        self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int, seconds: float, part: Part
     ) -> EpochReport:
-        """One epoch of mini-batches, in place on ``state``; one rate a step, fewer of them than there are batches end it
-        early, and so do ``seconds``."""
+        """One epoch of mini-batches or a part of it, in place on ``state``; one rate a step, fewer of them than there are
+        batches end it early, and so do ``seconds``."""
 
     def epochs(self, examples: Examples, members: Sequence[Member], threads: int, seconds: float) -> list[EpochReport]:
         """One epoch of several models in one pass over the rows: as ``epoch`` of each alone, without the rows held out."""

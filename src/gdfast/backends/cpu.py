@@ -15,7 +15,7 @@ from gdfast.losses import Loss
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of
 from gdfast.penalties import Bounds, ElasticNet, of_each
-from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Plan, State
+from gdfast.plan import WHOLE, EpochReport, Examples, Member, NewtonSystem, Part, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -110,13 +110,23 @@ def conjugate_gradients(
 
 
 def epoch(
-    examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
+    examples: Examples,
+    plan: Plan,
+    state: State,
+    rates: Array,
+    threads: int = 1,
+    seconds: float = math.inf,
+    part: Part = WHOLE,
 ) -> EpochReport:
-    return epochs(examples, [Member(plan, state, rates)], threads, seconds)[0]
+    return epochs(examples, [Member(plan, state, rates)], threads, seconds, part)[0]
 
 
 def epochs(
-    examples: Examples, members: Sequence[Member], threads: int = 1, seconds: float = math.inf
+    examples: Examples,
+    members: Sequence[Member],
+    threads: int = 1,
+    seconds: float = math.inf,
+    part: Part = WHOLE,
 ) -> list[EpochReport]:
     plan, epoch_number, steps = members[0].plan, members[0].state.epoch, len(members[0].rates)
     records = [(np.zeros(steps), np.zeros(steps)) for _ in members]
@@ -130,17 +140,18 @@ def epochs(
         loss_parameters=plan.loss.parameters(),
         steps=steps,
         seconds=seconds,
-        keys=keys_of(plan.seed, epoch_number) if plan.shuffle else None,
+        keys=keys_of(plan.seed, epoch_number, part.block) if plan.shuffle else None,
         block=min(plan.block, examples.n),
         batch=plan.rows_per_step,
         intercept=plan.fit_intercept,
         held_only=plan.optimizer.lazy,
         threads=threads,
+        first=part.first,
     )
     reports = []
     for member, (loss, made, finite), (norms, losses) in zip(members, results, records, strict=True):
         member.state.step += made
-        member.state.epoch += bool(finite)
+        member.state.epoch += bool(finite and part.last)
         reports.append(EpochReport(loss, made, finite, norms, losses))
     return reports
 

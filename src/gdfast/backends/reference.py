@@ -16,7 +16,7 @@ from gdfast.losses import Loss, one_column_per_class
 from gdfast.optimizers import Optimizer
 from gdfast.order import keys_of, order_rows
 from gdfast.penalties import Bounds, ElasticNet, of_each, soft_threshold
-from gdfast.plan import EpochReport, Examples, Member, NewtonSystem, Plan, State
+from gdfast.plan import WHOLE, EpochReport, Examples, Member, NewtonSystem, Part, Plan, State
 
 Array = np.ndarray[Any, Any]
 
@@ -137,17 +137,26 @@ def _not_held(X: Features, rows: Any) -> Any:
 
 
 def epoch(
-    examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
+    examples: Examples,
+    plan: Plan,
+    state: State,
+    rates: Array,
+    threads: int = 1,
+    seconds: float = math.inf,
+    part: Part = WHOLE,
 ) -> EpochReport:
     began = time.perf_counter()
     X, y, n, w = to_dense(examples.X), _targets(examples), examples.n, state.w
-    order = order_rows(n, keys_of(plan.seed, state.epoch), block=min(plan.block, n)) if plan.shuffle else None
+    order = (
+        order_rows(n, keys_of(plan.seed, state.epoch, part.block), block=min(plan.block, n)) if plan.shuffle else None
+    )
     norms, losses = np.zeros(len(rates)), np.zeros(len(rates))
     made, finite = 0, True
     for b, lr in enumerate(rates):
+        at = part.first + b
         if time.perf_counter() - began >= seconds:
             break
-        batch = slice(b * plan.rows_per_step, min((b + 1) * plan.rows_per_step, n))
+        batch = slice(at * plan.rows_per_step, min((at + 1) * plan.rows_per_step, n))
         rows = batch if order is None else order[batch]
         weight = 1.0 if examples.weight is None else examples.weight[rows, None]
         value, g = _loss_and_gradient(X[rows], y[rows], weight, plan.loss, w)
@@ -178,7 +187,7 @@ def epoch(
         w[rests], state.slots[:, rests] = resting
         if state.average is not None and state.step >= plan.average_from:
             state.average += (w - state.average) / (state.step - plan.average_from + 1)
-    state.epoch += finite
+    state.epoch += finite and part.last
     return EpochReport(float(losses.sum()), made, finite, norms, losses)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gdfast.estimators.parameters import DescentParameters
 from gdfast.estimators.validation import Held, hold_out
 from gdfast.losses import Loss
 from gdfast.plan import Examples, Plan, State
+from gdfast.run_folder import RunFolder, fingerprint, identity_of
 from gdfast.scaling import LOOK, Scaling, spread
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import Stopping
@@ -93,11 +95,11 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         callbacks = (*self._callbacks(), lambda epoch: progress(epoch.epoch, epoch.objective))
         callbacks += () if tasks is None else (tasks.epoch,)
         validate = None if held is None else self._validator(held, standard, threads)
-        with runtime.worker():
+        with runtime.worker(), self._folder(examples, plan, state, stopping, held) as folder:
             automatic = learning_rate.is_automatic(plan)
             plan = learning_rate.begin(plan, examples, state) if automatic else plan
             history = minibatch.train(
-                examples, plan, state, stopping, threads=threads, validate=validate, callbacks=callbacks
+                examples, plan, state, stopping, threads=threads, validate=validate, callbacks=callbacks, folder=folder
             )
             unfinished = history.limit is not None and not history.converged
             norm = minibatch.gradient_norm(examples, plan, state.weights, threads) if unfinished else None
@@ -121,6 +123,19 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             "copies": table.copies,
             "standardized": None,
         }
+
+    def _folder(
+        self, examples: Examples, plan: Plan, state: State, stopping: Stopping, held: Held | None
+    ) -> AbstractContextManager[RunFolder | None]:
+        checkpoint = self._checkpoint()
+        if checkpoint is None:
+            return nullcontext()
+        rules = replace(stopping, max_epochs=0, max_steps=None, max_seconds=None)  # limits may change
+        settings = {f.name: identity_of(getattr(plan, f.name)) for f in fields(plan)}
+        settings |= {"model": type(self).__name__, "stopping": identity_of(rules), "start": identity_of(state.w)}
+        settings["validation"] = "none" if held is None else fingerprint(held.X, held.y, held.weight)
+        data = fingerprint(examples.X, examples.y, examples.weight)
+        return RunFolder(checkpoint, {"data": data, **settings})
 
     def _scaling(self, examples: Examples) -> tuple[Scaling | None, str | None]:
         """(the one to train with, why), or (None, None)."""
@@ -182,6 +197,8 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
 
     def _continue(self, table: Table, examples: Examples, loss: Loss, first: bool) -> None:
         """partial_fit: one epoch, from the state of the last call (weights, slots, step, epoch)."""
+        if self.checkpoint is not None:
+            raise ValueError("checkpoint is for fit; partial_fit is saved with gdfast.save after a call")
         if self.standardize is True:
             raise ValueError(
                 "standardize=True is not possible in partial_fit, which never sees all rows: standardise X before, for "

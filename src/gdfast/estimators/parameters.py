@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from gdfast.losses import Loss, named
 from gdfast.optimizers import SGD, Optimizer
 from gdfast.penalties import Bounds, ElasticNet
 from gdfast.plan import Examples, Plan
+from gdfast.run_folder import Checkpoint
 from gdfast.schedules import ALL as SCHEDULES
 from gdfast.schedules import Constant, InverseScaling, Optimal, ReduceOnPlateau
 from gdfast.solvers.stopping import Stopping
@@ -48,6 +50,7 @@ class DescentParameters(BaseEstimator):
         if not (isinstance(self.batch_size, str) and self.batch_size in ("auto", "full")):
             check_number(self, "batch_size", low=1, integer=True)
         self._validate_stopping()
+        self._checkpoint()
         self._optimizer()
         self._clipping()
         self._elastic_net()
@@ -75,6 +78,19 @@ class DescentParameters(BaseEstimator):
         if self.callbacks is None:
             return ()
         return tuple(self.callbacks) if isinstance(self.callbacks, (list, tuple)) else (self.callbacks,)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        if not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                f"checkpoint needs an integer random_state, so that a run can be repeated; got {self.random_state!r}"
+            )
+        if isinstance(self.checkpoint, Checkpoint):
+            return self.checkpoint
+        if not isinstance(self.checkpoint, (str, os.PathLike)):
+            raise ValueError(f"checkpoint must be None, a folder or gdfast.Checkpoint(folder), got {self.checkpoint!r}")
+        return Checkpoint(self.checkpoint)
 
     def _loss(self) -> Loss:
         return named(self.loss, epsilon=self.epsilon)

@@ -57,6 +57,9 @@ class SGDClassifier(LinearClassifier, SGDModel):
         (one more pass an epoch), relative change of the objective in an epoch, mean loss of an epoch.
     callbacks : a callable or a list of them, called after each epoch with a ``gdfast.solvers.stopping.Epoch``; a true
         answer stops the fit. scikit-learn's own callbacks are set by ``set_callbacks``.
+    checkpoint : a folder, or ``gdfast.Checkpoint(folder, seconds=30)``: fit is saved there as it goes, and a fit with the same
+        data and settings continues what it finds, to the same bits as if it had never been stopped. Limits (max_iter,
+        max_steps, max_seconds), n_jobs, verbose and callbacks may differ. Other data are a ``gdfast.DataChangedError``.
 
     A step divides by its number of rows times the mean weight, so that weights act as the objective says. The loss of an
     epoch is the mean over its rows, each taken before its own step.
@@ -103,6 +106,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         objective_tol: float | None = None,
         target_loss: float | None = None,
         callbacks: Any = None,
+        checkpoint: Any = None,
     ) -> None:
         self.loss = loss
         self.penalty = penalty
@@ -141,6 +145,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self.objective_tol = objective_tol
         self.target_loss = target_loss
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
 
     def _validate(self) -> None:
         check_choice(
@@ -298,6 +303,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         objective_tol: float | None = None,
         target_loss: float | None = None,
         callbacks: Any = None,
+        checkpoint: Any = None,
     ) -> None:
         self.loss = loss
         self.penalty = penalty
@@ -337,6 +343,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self.objective_tol = objective_tol
         self.target_loss = target_loss
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
 
     def _validate(self) -> None:
         check_choice(self, "loss", tuple(n for n, kind in LOSSES.items() if kind.target not in ("binary", "class")))
