@@ -56,16 +56,26 @@ void run(double bytes, int threads, const Work& work) {
 }
 
 // `with Worker():` keeps one worker for all calls of this thread; nested ones do nothing.
+// A kept one waits, with its team, from one `with` to the next.
 struct WorkerScope {
+    bool kept, entered = false;
     std::shared_ptr<Worker> worker;
+    explicit WorkerScope(bool kept) : kept(kept) {}
+    ~WorkerScope() { end(); }
     void enter() {
         if (current_worker && current_worker->alive()) return;
-        worker = std::make_shared<Worker>();
+        if (!worker || !worker->alive()) worker = std::make_shared<Worker>();
         current_worker = worker;
+        entered = true;
     }
     void exit() {
-        if (!worker) return;
+        if (!entered) return;
+        entered = false;
         current_worker.reset();
+        if (!kept) end();
+    }
+    void end() {
+        if (!worker) return;
         py::gil_scoped_release nogil;
         worker.reset();
     }
@@ -498,6 +508,13 @@ struct Rule {
 
     template <class T>
     Update<T> update(const Kernels<T>& kernels, const py::array& w, const py::array& slots, Index n, Index n_penalized) const {
+        Update<T> u = update(kernels, slots, n, n_penalized);
+        u.w = memory<T>(w, "w", n, true);
+        return u;
+    }
+    // without its parameters
+    template <class T>
+    Update<T> update(const Kernels<T>& kernels, const py::array& slots, Index n, Index n_penalized) const {
         Update<T> u{};
         u.optimizer = &find(kernels.optimizers, kernels.n_optimizers, optimizer, parameters);
         u.n = n;
@@ -513,7 +530,6 @@ struct Rule {
         u.step.coefficients = memory<double>(coefficients, "coefficients", rows() * u.optimizer->n_coefficients, false);
         u.min_norm = min_norm;
         u.max_norm = max_norm;
-        u.w = memory<T>(w, "w", n, true);
         u.slots = memory<T>(slots, "slots", n * u.optimizer->n_slots, true);
         return u;
     }
@@ -604,6 +620,45 @@ double update_of(const py::array& w, const py::array& g, const py::array& slots,
         double norm = 0;
         const double bytes = threads == 1 ? 0 : double(u.n) * double(u.optimizer->n_slots + 2) * sizeof(T);
         run(bytes, threads, [&](const std::atomic<bool>&, int members) { norm = update(kernels, u, gradient, members); });
+        return norm;
+    });
+}
+
+// A group of tensors: rule, rate, factor of the gradients, slots of n numbers each, and a row a tensor: address of w, address
+// of g, size, place among the n. The addresses are taken as they are: the tensors of other libraries are no arrays, and to
+// make arrays of a few thousand of them would take longer than the step.
+using TensorGroup = std::tuple<const Rule*, double, double, py::array, py::array>;
+
+double update_tensors(const std::vector<TensorGroup>& list, int threads) {
+    if (list.empty()) refuse("groups", "expected at least one");
+    return by_type(std::get<3>(list[0]), "slots", [&](auto type) {
+        using T = decltype(type);
+        const Kernels<T>& kernels = table_of<T>(active());
+        std::vector<Update<T>> groups;
+        std::vector<Tensor<T>> tensors;
+        double bytes = 0;
+        for (const auto& [rule, lr, scale, slots, rows] : list) {
+            if (slots.ndim() != 2) refuse("slots", "expected 2 dimensions");
+            if (rows.ndim() != 2 || rows.shape(1) != 4) refuse("tensors", "expected 4 columns");
+            Update<T> u = rule->template update<T>(kernels, slots, slots.shape(1), slots.shape(1));
+            u.step.lr = lr;
+            u.step.scale = scale;
+            const Index* row = memory<Index>(rows, "tensors", rows.size(), false);
+            for (Index i = 0; i < rows.shape(0); ++i, row += 4) {
+                const Index n = row[2], offset = row[3];
+                if (n < 0 || offset < 0 || offset > u.n - n) refuse("tensors", "expected places inside the slots");
+                if (std::uintptr_t(row[0]) % alignof(T) || std::uintptr_t(row[1]) % alignof(T))
+                    refuse("tensors", "expected aligned memory");
+                tensors.push_back(
+                    {Index(groups.size()), reinterpret_cast<T*>(row[0]), reinterpret_cast<const T*>(row[1]), n, offset});
+                bytes += double(n) * double(u.optimizer->n_slots + 2) * sizeof(T);
+            }
+            groups.push_back(u);
+        }
+        double norm = 0;
+        run(threads == 1 ? 0 : bytes, threads, [&](const std::atomic<bool>&, int members) {
+            norm = update(kernels, groups.data(), Index(groups.size()), tensors.data(), Index(tensors.size()), members);
+        });
         return norm;
     });
 }
@@ -734,7 +789,7 @@ py::array_t<Index> order_rows(Index n, const py::array& keys, Index first, Index
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.doc() = "Native kernels of gdfast. Private: use gdfast.ops.";
     py::class_<WorkerScope>(m, "Worker", "Context manager: one native thread for all parallel calls of this Python thread.")
-        .def(py::init<>())
+        .def(py::init<bool>(), py::kw_only(), py::arg("kept") = false)
         .def("__enter__", [](WorkerScope& scope) { scope.enter(); })
         .def("__exit__", [](WorkerScope& scope, const py::args&) { scope.exit(); });
     m.def("gradient", gradient_of, py::arg("X"), py::arg("y").noconvert(), py::arg("weight"), py::arg("w").noconvert(),
@@ -792,6 +847,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("update", update_of, py::kw_only(), py::arg("w").noconvert(), py::arg("g").noconvert(), py::arg("slots").noconvert(),
           py::arg("rule"), py::arg("lr"), py::arg("n_penalized"), py::arg("threads"),
           "One fused optimizer step, in place; the norm of g where clipping asks for it, else 0.");
+    m.def("update_tensors", update_tensors, py::arg("groups"), py::arg("threads"),
+          "One fused step of many tensors, groups of (rule, lr, scale, slots, rows of addresses); the norm as in update.");
     m.def("norm", norm_of, py::arg("a").noconvert(), "Euclidean norm, summed in float64.");
     m.def("scale_to_norm", scale_to_norm, py::arg("g").noconvert(), py::arg("min_norm"), py::arg("max_norm"),
           "g, scaled in place to a norm in that range; returns |g| before.");

@@ -126,7 +126,21 @@ inline Index parameter_blocks(Index n) { return (n + parameters_per_block - 1) /
 
 // One step by the gradient g; the norm of g, or 0 where no clipping asks for it. Not to be interrupted.
 template <class T>
-double update(const Kernels<T>&, const Update<T>&, const T* g, int threads);
+double update(const Kernels<T>&, Update<T>, const T* g, int threads);
+
+// n of the parameters of a group, which lie elsewhere; their place among the n of each slot of the group.
+template <class T>
+struct Tensor {
+    Index group;
+    T* w;
+    const T* g;
+    Index n, offset;
+};
+
+// One step of many tensors: a group has a rule, a rate and slots of its own, all are clipped as the first one says, by the
+// norm over all of them. `scale` of the groups, equal but for its sign, is applied before clipping, and changed.
+template <class T>
+double update(const Kernels<T>&, Update<T>* groups, Index n_groups, const Tensor<T>*, Index n_tensors, int threads);
 
 // One of the models that an epoch trains, with parameters, rule and record of its own. The k outputs of a problem are divided
 // among them evenly; a model that diverges is left as it is, the others go on.
