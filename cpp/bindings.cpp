@@ -740,6 +740,40 @@ void moments_of(const py::object& X, const py::object& weight, const py::array& 
     });
 }
 
+void count_non_zeros_of(const py::object& X, const py::array& starts, int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        p.k = 1;
+        if (p.layout != Layout::rows || p.scaling.factor || p.d >= Index(1) << 31)
+            refuse("X", "expected fewer than 2^31 columns of rows");
+        std::int64_t* to = memory<std::int64_t>(starts, "starts", p.n + 1, true);
+        run(features.bytes(), threads,
+            [&](const std::atomic<bool>& cancel, int members) { count_non_zeros(p, to, Team{members, 0, &cancel}); });
+        return 0;
+    });
+}
+
+void pick_non_zeros_of(const py::object& X, const py::array& starts, const py::array& x, const py::array& columns,
+                       int threads) {
+    by_type(X, "X", [&](auto type) {
+        using T = decltype(type);
+        Features<T> features(X);
+        Problem<T>& p = features.problem;
+        p.k = 1;
+        if (p.layout != Layout::rows || p.scaling.factor || p.d >= Index(1) << 31)
+            refuse("X", "expected fewer than 2^31 columns of rows");
+        const std::int64_t* from = memory<std::int64_t>(starts, "starts", p.n + 1, false);
+        T* numbers = memory<T>(x, "x", from[p.n], true);
+        std::int32_t* places = memory<std::int32_t>(columns, "columns", from[p.n], true);
+        run(features.bytes(), threads, [&](const std::atomic<bool>& cancel, int members) {
+            pick_non_zeros(p, from, numbers, places, Team{members, 0, &cancel});
+        });
+        return 0;
+    });
+}
+
 // (what is wrong with X, where): (None, -1), or a name of CsrFault and a row
 py::tuple check_csr_of(const py::object& X, bool finite, int threads) {
     if (!is_csr(X)) refuse("X", "expected CsrRows");
@@ -768,9 +802,11 @@ Index cholesky(const py::array& A, double smallest) {
 void cholesky_solve(const py::array& L, const py::array& b) {
     const Index n = L.shape(0);
     const double* l = memory<double>(L, "L", n * n, false);
-    double* x = memory<double>(b, "b", n, true);
+    const Index k = b.ndim() == 2 ? b.shape(1) : 1;
+    if (k != 1 && (k % 8 || k == 0)) refuse("b", "expected one column or a multiple of 8, got " + std::to_string(k));
+    double* x = memory<double>(b, "b", n * k, true);
     py::gil_scoped_release nogil;
-    active().f64->cholesky_solve(l, n, x);
+    active().f64->cholesky_solve(l, n, x, k);
 }
 
 py::array_t<Index> order_rows(Index n, const py::array& keys, Index first, Index count, Index block) {
@@ -860,10 +896,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("threads") = 1, "The weighted mean and variance (float64) of every column.");
     m.def("check_csr", check_csr_of, py::arg("X"), py::arg("finite"), py::arg("threads") = 1,
           "The first row of CsrRows that is not right: (what, row), (None, -1) where all are.");
+    m.def("count_non_zeros", count_non_zeros_of, py::arg("X"), py::arg("starts").noconvert(), py::arg("threads") = 1,
+          "starts (n + 1, int64) of the rows of a dense X if only its non-zeros were kept.");
+    m.def("pick_non_zeros", pick_non_zeros_of, py::arg("X"), py::arg("starts").noconvert(), py::arg("x").noconvert(),
+          py::arg("columns").noconvert(), py::arg("threads") = 1, "The non-zeros of a dense X and their columns (int32).");
     m.def("cholesky", cholesky, py::arg("A").noconvert(), py::arg("smallest"),
           "A = L L' in the lower triangle; -1, or the column that failed.");
     m.def("cholesky_solve", cholesky_solve, py::arg("L").noconvert(), py::arg("b").noconvert(),
-          "b becomes the solution of L L' x = b.");
+          "b (n) or (n, k), k a multiple of 8, becomes the solution of L L' x = b.");
     m.def("order_rows", order_rows, py::arg("n"), py::arg("keys").noconvert(), py::arg("first"), py::arg("count"),
           py::arg("block") = 1,
           "Rows at positions first, first + 1, ... of the order of n rows, in blocks, given by six uint32 keys.");

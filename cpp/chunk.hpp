@@ -43,6 +43,11 @@ double row_bytes(const Problem<T>& p) {
     return double(p.d > 0 ? p.d : 1) * sizeof(T);
 }
 
+template <class T>
+Index lanes_of(const Problem<T>& p) {
+    return p.layout == Layout::csr ? lanes_of_sparse(p.k) : lanes_of(p.k);
+}
+
 struct Team {
     int threads;
     Index shards;  // 0: chosen from n, d and k; anything else is for measuring what the fixed partition costs
@@ -96,6 +101,12 @@ Index find_non_finite(const Kernels<T>&, const T* a, Index lines, Index length, 
 // The first row of a matrix in CSR that is not right, or `order` where no row is worse than that.
 template <class T>
 CsrCheck check_csr(const Problem<T>&, bool finite, const Team&);
+
+// Dense rows as sparse ones: starts (n + 1) from the counts, then x and columns (starts[n]) from the rows. d < 2^31.
+template <class T>
+void count_non_zeros(const Problem<T>&, std::int64_t* starts, const Team&);
+template <class T>
+void pick_non_zeros(const Problem<T>&, const std::int64_t* starts, T* x, std::int32_t* columns, const Team&);
 
 // Weighted means of the d columns and sums of squared deviations from them, divided by the total weight; problem.k is 1.
 template <class T>

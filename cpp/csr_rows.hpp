@@ -1,4 +1,5 @@
-// Margins and gradients over rows that hold their non-zeros only. Included by kernels.cpp only.
+// Margins and gradients of one output over rows that hold their non-zeros only, and checks of these. Included by kernels.cpp
+// only.
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -36,71 +37,20 @@ void margins_csr_1(const Sparse<T, I>& X, const Selection& rows, Index m, const 
     }
 }
 
-template <class T, class I>
-void accumulate_csr_1(const Sparse<T, I>& X, const Selection& rows, Index m, const T* r, double* g) {
+template <class T, class I, class S>
+void accumulate_csr_1(const Sparse<T, I>& X, const Selection& rows, Index m, const T* r, S* g) {
     constexpr int R = 4;
     for (Index i = 0; i < m; ++i) {
         const Index first = X.indptr[rows[i]], last = X.indptr[rows[i] + 1];
-        const double residual = r[i];
+        const S residual = r[i];
         Index p = first;
         for (; p + R <= last; p += R) {  // all reads before all writes: the columns of a row differ
-            double sums[R];
-            for (int s = 0; s < R; ++s) sums[s] = g[X.indices[p + s]] + residual * X.x[p + s];
+            S sums[R];
+            for (int s = 0; s < R; ++s) sums[s] = g[X.indices[p + s]] + residual * S(X.x[p + s]);
             for (int s = 0; s < R; ++s) g[X.indices[p + s]] = sums[s];
         }
-        for (; p < last; ++p) g[X.indices[p]] += residual * X.x[p];
+        for (; p < last; ++p) g[X.indices[p]] += residual * S(X.x[p]);
     }
-}
-
-// Many outputs, so many at a time. Reads go on over the end of a row of w, into the next one or the bias.
-inline constexpr Index outputs_at_once = 16;
-
-template <class T, class I>
-void margins_csr_many(const Sparse<T, I>& X, const Selection& rows, Index m, const T* w, const T* bias, Index lanes, T* z) {
-    for (Index i = 0; i < m; ++i) {
-        const Index first = X.indptr[rows[i]], last = X.indptr[rows[i] + 1];
-        for (Index o = 0; o < lanes; o += outputs_at_once) {
-            T sums[outputs_at_once];
-            for (Index c = 0; c < outputs_at_once; ++c) sums[c] = bias[o + c];
-            for (Index p = first; p < last; ++p) {
-                const T x = X.x[p];
-                const T* weights = w + Index(X.indices[p]) * lanes + o;
-#pragma omp simd
-                for (Index c = 0; c < outputs_at_once; ++c) sums[c] += x * weights[c];
-            }
-            for (Index c = 0; c < outputs_at_once && o + c < lanes; ++c) z[i * lanes + o + c] = sums[c];
-        }
-    }
-}
-
-template <class T, class I>
-void accumulate_csr_many(const Sparse<T, I>& X, const Selection& rows, Index m, const T* r, Index lanes, double* g) {
-    for (Index i = 0; i < m; ++i) {
-        const T* residuals = r + i * lanes;
-        for (Index p = X.indptr[rows[i]]; p < Index(X.indptr[rows[i] + 1]); ++p) {
-            const double x = X.x[p];
-            double* sums = g + Index(X.indices[p]) * lanes;
-#pragma omp simd
-            for (Index o = 0; o < lanes; ++o) sums[o] += x * double(residuals[o]);
-        }
-    }
-}
-
-template <class T>
-void margins_csr(CsrRows<T> X, Selection rows, Index m, const T* w, Index lanes, T* z) {
-    const T* bias = w + X.d * lanes;
-    with_indices(X, [&](auto sparse) {
-        lanes == 1 ? margins_csr_1(sparse, rows, m, w, *bias, z) : margins_csr_many(sparse, rows, m, w, bias, lanes, z);
-    });
-}
-
-template <class T>
-void accumulate_csr(CsrRows<T> X, Selection rows, Index m, const T* r, Index lanes, double* g) {
-    for (Index i = 0; i < m; ++i)
-        for (Index o = 0; o < lanes; ++o) g[X.d * lanes + o] += double(r[i * lanes + o]);
-    with_indices(X, [&](auto sparse) {
-        lanes == 1 ? accumulate_csr_1(sparse, rows, m, r, g) : accumulate_csr_many(sparse, rows, m, r, lanes, g);
-    });
 }
 
 template <class T>

@@ -37,7 +37,7 @@ public:
           cancel(*team.cancel),
           count(e.steps),
           shards_max(team.shards ? team.shards : shards_of(p, std::min(e.batch, p.n))),
-          lanes(lanes_of(p.k)),
+          lanes(lanes_of(p)),
           size((p.d + 1) * lanes),
           outputs(p.k / e.n_models),
           parameters((p.d + 1) * outputs),
@@ -164,8 +164,10 @@ private:
 
     const Index shards_max, lanes, size, outputs, parameters, blocks;  // the last three of one model
     std::vector<Tile<T>> tiles;
-    std::vector<double> partial, losses, squares;
-    std::vector<T> g, packed;
+    Aligned<double> partial;
+    std::vector<double> losses, squares;
+    std::vector<T> g;
+    Aligned<T> packed;
     std::vector<char> runs[2];  // which models make even and odd steps
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coordinate_descent.hpp"
+#include "csr_outputs.hpp"
 #include "csr_rows.hpp"
 #include "dense_columns.hpp"
 #include "dense_rows.hpp"
@@ -131,6 +132,30 @@ Index find_non_finite(const T* a, Index n) {
     return -1;
 }
 
+template <class T>
+Index count_non_zeros(const T* a, Index n) {
+    typename Bits<T>::Int count = 0;
+#pragma omp simd reduction(+ : count)
+    for (Index i = 0; i < n; ++i) count += a[i] != 0;
+    return Index(count);
+}
+
+template <class T>
+Index pick_non_zeros(const T* a, Index n, T* x, std::int32_t* places) {
+    constexpr Index block = 16;
+    Index count = 0;
+    for (Index start = 0; start < n; start += block) {
+        const Index end = min(start + block, n);
+        if (end - start == block && count_non_zeros(a + start, block) == 0) continue;  // zeros often lie together
+        for (Index i = start; i < end; ++i) {
+            x[count] = a[i];
+            places[count] = std::int32_t(i);
+            count += a[i] != 0;
+        }
+    }
+    return count;
+}
+
 // ---------------------------------------------------------------------------------------------------------- tables
 
 template <class T, class List>
@@ -161,7 +186,8 @@ constexpr Kernels<T> table() {
             accumulate_columns<T>,
             gradient_rows<T>,
             margins_csr<T>,
-            accumulate_csr<T>,
+            accumulate_csr<T, double>,
+            accumulate_csr<T, T>,
             unpack_csr<T>,
             check_csr<T>,
             gather_rows<T>,
@@ -174,6 +200,8 @@ constexpr Kernels<T> table() {
             add<T>,
             sum_of_squares<T>,
             find_non_finite<T>,
+            count_non_zeros<T>,
+            pick_non_zeros<T>,
             order_rows,
             cholesky,
             cholesky_solve,

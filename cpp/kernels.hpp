@@ -9,8 +9,15 @@
 namespace gdfast {
 
 // Weights, margins and gradients of k outputs are matrices of `lanes_of(k)` columns: an even number, beyond 64 a multiple of
-// 16; what is behind column k does not matter. Kernels read on over the end of such a matrix, by less than `lanes_behind`.
+// 16, over sparse rows of `lanes_of_sparse(k)`; what is behind column k does not matter. Kernels read on over the end of such a
+// matrix, by less than `lanes_behind`.
 inline Index lanes_of(Index k) { return k == 1 ? 1 : k <= 64 ? (k + 1) / 2 * 2 : (k + 15) / 16 * 16; }
+inline constexpr Index outputs_at_once = 16;
+inline Index lanes_of_sparse(Index k) {
+    Index lanes = 1;
+    while (lanes < k && lanes < outputs_at_once) lanes *= 2;
+    return k <= lanes ? lanes : (k + outputs_at_once - 1) / outputs_at_once * outputs_at_once;
+}
 inline constexpr Index lanes_behind = 32;
 
 // Losses of one output are also summed in so many lanes, with one logarithm a lane.
@@ -123,10 +130,11 @@ struct Kernels {
     void (*accumulate_columns)(DenseColumns<T>, Index first, Index m, const T* r, Index lanes, T* g);
     // both at once and the residuals between them, for one output: g += X' r, returns the sum of the losses
     double (*gradient_rows)(DenseRows<T>, Selection, Index m, Upcoming, const T* w, WeightedLoss<T>, T* g);
-    // the same for CSR. The sums are in double from the first: to clear d numbers a tile and to add them would cost more
+    // the same for CSR. The sums are in double from the first where to clear d numbers a tile and to add them would cost more
     // than the tile.
     void (*margins_csr)(CsrRows<T>, Selection, Index m, const T* w, Index lanes, T* z);
     void (*accumulate_csr)(CsrRows<T>, Selection, Index m, const T* r, Index lanes, double* g);
+    void (*accumulate_csr_in_place)(CsrRows<T>, Selection, Index m, const T* r, Index lanes, T* g);
     void (*unpack_csr)(CsrRows<T>, Selection, Index m, T* dense);  // m x d
     // rows [first, last) of a matrix with `entries` numbers in memory; NaN and infinity are faults where `finite`
     CsrCheck (*check_csr)(CsrRows<T>, Index first, Index last, Index entries, bool finite);
@@ -150,10 +158,13 @@ struct Kernels {
     void (*add)(const T* a, Index n, double* sum);  // sum += a
     double (*sum_of_squares)(const T* a, Index n);  // in double
     Index (*find_non_finite)(const T* a, Index n);  // first NaN or infinity, -1 where there is none
+    Index (*count_non_zeros)(const T* a, Index n);  // n < 2^31
+    // the numbers of a that are not 0, and their places; x and places have room for n. Returns how many.
+    Index (*pick_non_zeros)(const T* a, Index n, T* x, std::int32_t* places);
     // rows[i] = the row at position first + i of a shuffled order of n rows
     void (*order_rows)(Index n, Order order, Index first, Index count, Index* rows);
     Index (*cholesky)(double* A, Index n, double smallest, const std::atomic<bool>& cancel);
-    void (*cholesky_solve)(const double* L, Index n, double* b);
+    void (*cholesky_solve)(const double* L, Index n, double* b, Index k);
     // w, w0 before, becomes what minimises the model but for about `precision` of its fall or `enough`, if so many rounds do;
     // scratch: model_scratch p numbers
     ModelFall (*minimize_model)(const QuadraticModel&, double precision, double enough, Index rounds, double* w,

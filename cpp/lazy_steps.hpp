@@ -17,7 +17,7 @@ public:
           count(e.steps),
           batch(std::min(e.batch, p.n)),
           per_turn(std::max<Index>(1, std::min(count, Index(entries_per_turn / (1 + entries() * double(batch)))))),
-          lanes(lanes_of(p.k)),
+          lanes(lanes_of(p)),
           most(1 + std::min(p.d, most_entries(p, batch))),
           small(of_batch(p, batch)),
           tile(small, nullptr, 0, false),
@@ -136,8 +136,9 @@ private:
     Tile<T> tile;
     std::vector<std::unique_ptr<Turn<T>>> turns;
     std::vector<LazyModel<T>> models;
-    std::vector<double> sums, losses;
-    std::vector<T> packed;
+    Aligned<double> sums;
+    std::vector<double> losses;
+    Aligned<T> packed;
     std::vector<std::int32_t> seen;
     bool tracks = false;
 };

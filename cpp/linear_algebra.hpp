@@ -58,7 +58,7 @@ inline Index cholesky(double* A, Index n, double smallest, const std::atomic<boo
 }
 
 // b becomes the solution of L L' x = b
-inline void cholesky_solve(const double* L, Index n, double* b) {
+inline void cholesky_solve_1(const double* L, Index n, double* b) {
     for (Index i = 0; i < n; ++i) {
         const double* row[] = {L + i * n};
         double sum;
@@ -71,6 +71,52 @@ inline void cholesky_solve(const double* L, Index n, double* b) {
 #pragma omp simd
         for (Index j = 0; j < i; ++j) b[j] -= row[j] * x;
     }
+}
+
+// The same for N columns of b, which is n x stride; four rows at a time.
+template <int N>
+inline void cholesky_solve_columns(const double* L, Index n, double* b, Index stride) {
+    constexpr int R = 4;
+    const auto at = [&](Index i) { return b + i * stride; };
+    for (Index i = 0; i < n; i += R) {
+        const int count = int(n - i < R ? n - i : R);
+        Numbers<N, double> rows[R];
+        for (int s = 0; s < count; ++s) rows[s] = Numbers<N, double>(at(i + s));
+        for (Index j = 0; j < i; ++j) {
+            const Numbers<N, double> known(at(j));
+            for (int s = 0; s < R; ++s) rows[s].add(-L[(s < count ? i + s : i) * n + j], known);
+        }
+        for (int s = 0; s < count; ++s) {
+            for (int r = 0; r < s; ++r) rows[s].add(-L[(i + s) * n + i + r], rows[r]);
+            rows[s].scale(1 / L[(i + s) * n + i + s]);
+            rows[s].store_to(at(i + s));
+        }
+    }
+    for (Index last = n; last > 0;) {
+        const Index i = last > R ? last - R : 0;
+        const int count = int(last - i);
+        Numbers<N, double> rows[R];
+        for (int s = count; s-- > 0;) {
+            rows[s] = Numbers<N, double>(at(i + s));
+            for (int r = s + 1; r < count; ++r) rows[s].add(-L[(i + r) * n + i + s], rows[r]);
+            rows[s].scale(1 / L[(i + s) * n + i + s]);
+            rows[s].store_to(at(i + s));
+        }
+        for (Index j = 0; j < i; ++j) {
+            Numbers<N, double> left(at(j));
+            for (int s = 0; s < R; ++s) left.add(-L[(i + s) * n + j], rows[s]);
+            left.store_to(at(j));
+        }
+        last = i;
+    }
+}
+
+// b (n x k) becomes the solution of L L' x = b; k is 1 or a multiple of 8
+inline void cholesky_solve(const double* L, Index n, double* b, Index k) {
+    if (k == 1) return cholesky_solve_1(L, n, b);
+    Index o = 0;
+    for (; o + 16 <= k; o += 16) cholesky_solve_columns<16>(L, n, b + o, k);
+    for (; o < k; o += 8) cholesky_solve_columns<8>(L, n, b + o, k);
 }
 
 }  // namespace gdfast::GDFAST_ISA

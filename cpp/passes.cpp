@@ -22,37 +22,37 @@ static void over_shards(Index shards, std::vector<Tile<T>>& tiles, const Work& w
 template <class T>
 double gradient(const Problem<T>& p, const T* w, double* g, const Team& team) {
     const Index shards = team.shards ? team.shards : shards_of(p, p.n);
-    const Index size = (p.d + 1) * lanes_of(p.k);
-    const std::vector<T> weights = padded(w, p.d + 1, p.k);
-    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p.k)), 0.0);
+    const Index size = (p.d + 1) * lanes_of(p);
+    const Aligned<T> weights = padded(p, w);
+    Aligned<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p)), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         const Index first = shard_start(p.n, shards, s), last = shard_start(p.n, shards, s + 1);
-        tile.gradient(first, last, {last, last}, weights.data(), partial.data() + s * size, losses.data() + s * lanes_of(p.k),
+        tile.gradient(first, last, {last, last}, weights.data(), partial.data() + s * size, losses.data() + s * lanes_of(p),
                       *team.cancel);
     });
-    add_shards(partial.data(), shards, size, p.k, lanes_of(p.k), 0, (p.d + 1) * p.k, 1.0, g);
+    add_shards(partial.data(), shards, size, p.k, lanes_of(p), 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
-    return add_losses(losses.data(), shards, lanes_of(p.k), 0, p.k);
+    return add_losses(losses.data(), shards, lanes_of(p), 0, p.k);
 }
 
 template <class T>
 double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team& team) {
-    const Index size = (p.d + 1) * lanes_of(p.k), stride = (p.d + 1 + 31) / 32 * 32;
+    const Index size = (p.d + 1) * lanes_of(p), stride = (p.d + 1 + 31) / 32 * 32;
     // a shard carries a whole matrix: fewer of them, and never less work than clearing and adding it costs
     Index shards = team.shards ? team.shards : shards_of(p, p.n);
     while (!team.shards && shards > 1 &&
            (shards * stride * stride * 8 > partial_bytes || p.n / shards < (shards > shards_few ? 32 : 2) * stride))
         shards /= 2;
-    const std::vector<T> weights = padded(w, p.d + 1, p.k);
-    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p.k)), 0.0);
+    const Aligned<T> weights = padded(p, w);
+    Aligned<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards * lanes_of(p)), 0.0);
     std::vector<double> matrices(std::size_t(shards * stride * stride), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards, nullptr, stride);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         tile.hessian(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), weights.data(), partial.data() + s * size,
-                     matrices.data() + s * stride * stride, losses.data() + s * lanes_of(p.k), *team.cancel);
+                     matrices.data() + s * stride * stride, losses.data() + s * lanes_of(p), *team.cancel);
     });
-    add_shards(partial.data(), shards, size, p.k, lanes_of(p.k), 0, (p.d + 1) * p.k, 1.0, g);
+    add_shards(partial.data(), shards, size, p.k, lanes_of(p), 0, (p.d + 1) * p.k, 1.0, g);
     if (!p.intercept) std::fill_n(g + p.d * p.k, p.k, 0.0);
     for (Index i = 0; i <= p.d; ++i) {
         double* sums = matrices.data() + i * stride;
@@ -60,30 +60,30 @@ double hessian(const Problem<T>& p, const T* w, double* g, double* H, const Team
             for (Index j = i; j <= p.d; ++j) sums[j] += matrices[std::size_t((s * stride + i) * stride + j)];
         for (Index j = i; j <= p.d; ++j) H[i * (p.d + 1) + j] = H[j * (p.d + 1) + i] = sums[j];
     }
-    return add_losses(losses.data(), shards, lanes_of(p.k), 0, p.k);
+    return add_losses(losses.data(), shards, lanes_of(p), 0, p.k);
 }
 
 template <class T>
 void hessian_product(const Problem<T>& problem, const T* w, const T* p, double* Hp, const Team& team) {
     const Index shards = shards_of(problem, problem.n), rows = problem.d + 1;
-    const Index size = rows * lanes_of(problem.k);
-    const std::vector<T> weights = padded(w, rows, problem.k);
-    std::vector<T> direction = padded(p, rows, problem.k);
-    if (!problem.intercept) std::fill(direction.begin() + problem.d * lanes_of(problem.k), direction.end(), T(0));
-    std::vector<double> partial(std::size_t(shards * size), 0.0);
+    const Index size = rows * lanes_of(problem);
+    const Aligned<T> weights = padded(problem, w);
+    Aligned<T> direction = padded(problem, p);
+    if (!problem.intercept) std::fill(direction.begin() + problem.d * lanes_of(problem), direction.end(), T(0));
+    Aligned<double> partial(std::size_t(shards * size), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(problem, team.threads, shards, nullptr, 0, true);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         tile.hessian_product(shard_start(problem.n, shards, s), shard_start(problem.n, shards, s + 1), weights.data(),
                              direction.data(), partial.data() + s * size, *team.cancel);
     });
-    add_shards(partial.data(), shards, size, problem.k, lanes_of(problem.k), 0, rows * problem.k, 1.0, Hp);
+    add_shards(partial.data(), shards, size, problem.k, lanes_of(problem), 0, rows * problem.k, 1.0, Hp);
     if (!problem.intercept) std::fill_n(Hp + problem.d * problem.k, problem.k, 0.0);
 }
 
 template <class T>
 double gradient_at(const Problem<T>& p, const T* z, double* g, T* h, const Team& team) {
     const Index shards = shards_of(p, p.n), size = p.d + 1;
-    std::vector<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
+    Aligned<double> partial(std::size_t(shards * size), 0.0), losses(std::size_t(shards), 0.0);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards, nullptr, 0, true);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         tile.gradient_at(shard_start(p.n, shards, s), shard_start(p.n, shards, s + 1), z, partial.data() + s * size, h,
@@ -183,8 +183,8 @@ NewtonStep conjugate_gradients(const Problem<T>& problem, const NewtonSystem<T>&
 
 template <class T>
 void margins(const Problem<T>& p, const T* w, T* z, const Team& team) {
-    const Index shards = shards_of(p.n, double(p.n) * row_bytes(p), 0, 0, 0), lanes = lanes_of(p.k);
-    const std::vector<T> weights = padded(w, p.d + 1, p.k);
+    const Index shards = shards_of(p.n, double(p.n) * row_bytes(p), 0, 0, 0), lanes = lanes_of(p);
+    const Aligned<T> weights = padded(p, w);
     std::vector<Tile<T>> tiles = tiles_for(p, team.threads, shards);
     over_shards(shards, tiles, [&](Index s, Tile<T>& tile) {
         const Index last = shard_start(p.n, shards, s + 1);
@@ -218,6 +218,30 @@ Index find_non_finite(const Kernels<T>& kernels, const T* a, Index lines, Index 
         }
     }
     return first == none ? -1 : first.load();
+}
+
+template <class T>
+void count_non_zeros(const Problem<T>& p, std::int64_t* starts, const Team& team) {
+    starts[0] = 0;
+#pragma omp parallel for schedule(static) num_threads(team.threads)
+    for (Index i = 0; i < p.n; ++i) starts[i + 1] = p.kernels->count_non_zeros(p.rows.x + i * p.rows.stride, p.d);
+    for (Index i = 0; i < p.n; ++i) starts[i + 1] += starts[i];
+}
+
+template <class T>
+void pick_non_zeros(const Problem<T>& p, const std::int64_t* starts, T* x, std::int32_t* columns, const Team& team) {
+#pragma omp parallel num_threads(team.threads)
+    {
+        std::vector<T> numbers(std::size_t(p.d));
+        std::vector<std::int32_t> places(std::size_t(p.d));
+#pragma omp for schedule(dynamic, 256)
+        for (Index i = 0; i < p.n; ++i) {
+            const Index found = p.kernels->pick_non_zeros(p.rows.x + i * p.rows.stride, p.d, numbers.data(), places.data());
+            const Index count = std::min(found, starts[i + 1] - starts[i]);  // whoever writes to X meanwhile breaks no memory
+            std::copy_n(numbers.data(), std::size_t(count), x + starts[i]);
+            std::copy_n(places.data(), std::size_t(count), columns + starts[i]);
+        }
+    }
 }
 
 // The moments of one shard of dense rows.
@@ -323,6 +347,8 @@ CsrCheck check_csr(const Problem<T>& p, bool finite, const Team& team) {
     template void mean_squares_csr(const Problem<T>&, double*, const Team&);                                      \
     template void moments(const Problem<T>&, double*, double*, const Team&);                                      \
     template CsrCheck check_csr(const Problem<T>&, bool, const Team&);                                            \
+    template void count_non_zeros(const Problem<T>&, std::int64_t*, const Team&);                                 \
+    template void pick_non_zeros(const Problem<T>&, const std::int64_t*, T*, std::int32_t*, const Team&);         \
     template void margins(const Problem<T>&, const T*, T*, const Team&);                                          \
     template Index find_non_finite(const Kernels<T>&, const T*, Index, Index, Index, bool, const Team&);
 GDFAST_INSTANTIATE(float)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "aligned.hpp"
 #include "tile.hpp"
 
 namespace gdfast {
@@ -26,7 +27,7 @@ inline Index shards_of(Index rows, double bytes, double sums, double few, double
 
 template <class T>
 Index shards_of(const Problem<T>& p, Index rows) {
-    const double lanes = double(lanes_of(p.k)), bytes = double(rows) * row_bytes(p);
+    const double lanes = double(lanes_of(p)), bytes = double(rows) * row_bytes(p);
     const double few = p.layout == Layout::csr ? std::min(double(partial_bytes), sparse_share * bytes * lanes) : partial_bytes;
     return shards_of(rows, bytes, double(p.d + 1) * lanes * sizeof(double), few, partial_share * bytes * lanes);
 }
@@ -45,10 +46,10 @@ void pad(const T* w, Index rows, Index k, Index lanes, T* out) {
     for (Index j = 0; j < rows; ++j) std::copy_n(w + j * k, std::size_t(k), out + j * lanes);
 }
 template <class T>
-std::vector<T> padded(const T* w, Index rows, Index k) {
-    const Index lanes = lanes_of(k);
-    std::vector<T> out(std::size_t(rows * lanes + lanes_behind), T(0));
-    pad(w, rows, k, lanes, out.data());
+Aligned<T> padded(const Problem<T>& p, const T* w) {
+    const Index rows = p.d + 1, lanes = lanes_of(p);
+    Aligned<T> out(std::size_t(rows * lanes + lanes_behind), T(0));
+    pad(w, rows, p.k, lanes, out.data());
     return out;
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <vector>
 
+#include "aligned.hpp"
 #include "chunk.hpp"
 #include "draws.hpp"
 
@@ -24,7 +25,8 @@ public:
           order_(order),
           packs_(packs(problem, order, gram_stride)),
           as_(packs_ ? Layout::rows : problem.layout),
-          lanes_(lanes_of(problem.k)),
+          lanes_(lanes_of(problem)),
+          sums_in_T_(sums_in_T(problem, as_)),
           capacity_(capacity(problem, as_, packs_ || gram_stride > 0 || product)),
           stride_(gram_stride),
           rows_(problem.rows),
@@ -33,7 +35,7 @@ public:
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_) + lanes_behind);
         const std::size_t parameters = std::size_t((problem.d + 1) * lanes_) + lanes_behind;
-        if (as_ != Layout::csr) g_.resize(parameters);
+        if (sums_in_T_) g_.resize(parameters);
         if (rescales()) weights_.resize(parameters), direction_.resize(product ? parameters : 0);
         if (packs_) packed_.resize(m * std::size_t(problem.d));
         if (packs_) rows_ = {packed_.data(), problem.d, problem.d};
@@ -151,11 +153,17 @@ private:
         return problem.layout == Layout::rows && order.block < gathered_below && problem.d * Index(sizeof(T)) <= gathered_bytes;
     }
 
+    // Few columns of sparse rows are summed in T like dense ones; to clear many of them a tile would cost more than the tile.
+    static bool sums_in_T(const Problem<T>& problem, Layout as) {
+        const double entries = double(problem.entries) / double(problem.n) * double(rows_summed_in_place);
+        return as != Layout::csr || (problem.k > 1 && entries >= 4 * double(problem.d));
+    }
+
     // Sparse rows stay as they are: it is the weights and their gradient that are scaled.
     bool rescales() const { return as_ == Layout::csr && problem_.scaling.factor; }
 
     // w f_j for X, and the bias less what the offsets add to every margin
-    const T* scaled_into(std::vector<T>& out, const T* w) const {
+    const T* scaled_into(Aligned<T>& out, const T* w) const {
         const Index d = problem_.d;
         for (Index o = 0; o < lanes_; ++o) {
             double moved = 0;
@@ -271,8 +279,10 @@ private:
     // g += X' r; `last`: no more rows come
     void accumulate(Index m, bool last, double* g) {
         const Kernels<T>& kernels = *problem_.kernels;
-        if (as_ == Layout::csr) return kernels.accumulate_csr(problem_.csr, selection_, m, z_.data(), lanes_, g);
-        if (as_ == Layout::rows)
+        if (!sums_in_T_) return kernels.accumulate_csr(problem_.csr, selection_, m, z_.data(), lanes_, g);
+        if (as_ == Layout::csr)
+            kernels.accumulate_csr_in_place(problem_.csr, selection_, m, z_.data(), lanes_, sums_in_place());
+        else if (as_ == Layout::rows)
             kernels.accumulate_rows(rows_, selection_, m, z_.data(), lanes_, sums_in_place());
         else
             kernels.accumulate_columns(problem_.columns, selection_.first, m, z_.data(), lanes_, sums_in_place());
@@ -296,14 +306,16 @@ private:
     const Order* order_;
     const bool packs_;
     const Layout as_;  // what the kernels see
-    const Index lanes_, capacity_, stride_;
+    const Index lanes_;
+    const bool sums_in_T_;
+    const Index capacity_, stride_;
     DenseRows<T> rows_;
     Index pending_ = 0;  // rows in g_
     Selection selection_{};
     Upcoming next_{}, upcoming_{};  // as positions, as the kernels count
     Targets<T> targets_{};
-    std::vector<T> z_, y_, weight_, fold_, packed_, g_, weights_, direction_;
-    std::vector<T> h_, design_, scaled_, block_;
+    Aligned<T> z_, g_, weights_, direction_, h_;
+    std::vector<T> y_, weight_, fold_, packed_, design_, scaled_, block_;
     Draws<T> draws_;
 };
 

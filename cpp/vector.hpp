@@ -79,6 +79,28 @@ inline Vector<T, W> zero() {
     return v;
 }
 
+// N numbers that lie side by side, in as many registers as they fill.
+template <int N, class T>
+struct Numbers {
+    static constexpr int W = N < native_lanes<T> ? N : native_lanes<T>, C = N / W;
+    Vector<T, W> v[C];
+    explicit Numbers(const T* p) {
+        for (int c = 0; c < C; ++c) v[c] = load<W>(p + c * W);
+    }
+    Numbers() {
+        for (int c = 0; c < C; ++c) v[c] = zero<W, T>();
+    }
+    void add(T x, const Numbers& other) {
+        for (int c = 0; c < C; ++c) v[c] += x * other.v[c];
+    }
+    void scale(T x) {
+        for (int c = 0; c < C; ++c) v[c] = x * v[c];
+    }
+    void store_to(T* p) const {
+        for (int c = 0; c < C; ++c) store<W>(p + c * W, v[c]);
+    }
+};
+
 // The last W values ending at p + d, with those before p + d - rest set to zero (they belong to the vector before).
 template <int W, class T>
 inline Vector<T, W> load_tail(const T* p, Index d, int rest) {

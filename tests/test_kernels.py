@@ -443,6 +443,20 @@ def test_cholesky_and_solve(isa: str, n: int) -> None:
     np.testing.assert_allclose(x, np.linalg.solve(A, b), atol=8 * eps * condition * np.abs(x).max(), rtol=0)
 
 
+@pytest.mark.parametrize("k", [8, 16, 24, 40])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 31, 70])
+def test_cholesky_solves_many_columns(isa: str, n: int, k: int) -> None:
+    rng = np.random.default_rng(n)
+    A = spd(n, rng)
+    L = np.tril(np.linalg.cholesky(A))
+    B = rng.standard_normal((n, k))
+    x = B.copy()
+    _core.cholesky_solve(L, x)
+    np.testing.assert_allclose(x, np.linalg.solve(A, B), atol=1e-12 * np.linalg.cond(A), rtol=0)
+    with pytest.raises(ValueError, match="expected one column or a multiple of 8, got 3"):
+        _core.cholesky_solve(L, np.ones((n, 3)))
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 17, 40, 70])
 def test_cholesky_stops_at_the_column_where_the_matrix_stops_being_definite(isa: str, n: int) -> None:
     rng = np.random.default_rng(n)

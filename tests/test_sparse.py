@@ -18,6 +18,7 @@ from gdfast.losses import LogLoss, Softmax
 from gdfast.optimizers import ALL as OPTIMIZERS
 from gdfast.plan import Examples
 from gdfast.sources import as_table
+from gdfast.sparse import without_zeros
 
 Array = np.ndarray[Any, Any]
 NAMES = ("LogisticRegression", "SGDClassifier", "LinearRegression", "Ridge", "SGDRegressor")
@@ -218,3 +219,56 @@ def test_the_hessian_of_sparse_rows(isa: str, dtype: Any, loss: Any) -> None:
         np.testing.assert_allclose(
             got, expected, rtol=0, atol=np.abs(expected).max() * (1e-5 if dtype == np.float32 else 1e-13)
         )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 8, 9, 16, 17, 40])
+def test_many_outputs(isa: str, k: int, dtype: str) -> None:
+    """Few columns are summed in the dtype of the data, many in double."""
+    for n, d, density in ((700, 9, 0.5), (300, 3000, 0.01)):
+        X = rows(n, d, density=density, dtype=dtype)[0]
+        rng = np.random.default_rng(k)
+        w = (rng.standard_normal((d + 1, k)) / 4).astype(dtype)
+        y = rng.integers(0, k, n).astype(dtype)
+        weight = rng.uniform(0.5, 2, n).astype(dtype)
+        table = as_table(X)
+        eps = float(np.finfo(dtype).eps)
+        z = X.toarray().astype(np.float64) @ w[:-1].astype(np.float64) + w[-1]
+        np.testing.assert_allclose(cpu.margins(table.X, w), z, rtol=0, atol=40 * eps * np.abs(z).max())
+        value, g = cpu.gradient(Examples(table.X, y, weight, k), Softmax(), w, True, 2)
+        dense = Examples(X.toarray().astype(np.float64), y.astype(np.float64), weight.astype(np.float64), k)
+        expected, slope = reference.gradient(dense, Softmax(), w.astype(np.float64), True)
+        np.testing.assert_allclose(value, expected, rtol=100 * eps)
+        np.testing.assert_allclose(g, slope, rtol=0, atol=200 * eps * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dense_rows_without_their_zeros(isa: str, dtype: str, threads: int) -> None:
+    for n, d in ((1, 1), (5, 16), (300, 33), (1000, 200)):
+        wide = rows(n, d + 3, density=0.2, dtype=dtype)[0].toarray()
+        wide[n // 3, :d] = 0
+        wide[0, 0] = np.nan  # left to the pass that finds it
+        X = wide[:, :d]
+        found = without_zeros(X, threads, most=1.0)
+        expected = sparse.csr_array(X)
+        assert found is not None
+        for name in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert found.indices.dtype == found.indptr.dtype == np.int32
+    assert without_zeros(np.ones((10, 3)), threads, most=0.9) is None
+    assert without_zeros(np.asfortranarray(X), threads, most=1.0) is None
+
+
+def test_softmax_on_dense_rows_of_zeros_is_solved_on_sparse_ones() -> None:
+    X, z, _ = rows(900, 20)
+    y = np.digitize(z, np.quantile(z, [0.2, 0.4, 0.6, 0.8]))
+    a = ours.LogisticRegression(tol=1e-9, max_iter=1000).fit(X.toarray(), y)
+    (copy,) = a.fit_report_["copies"]
+    assert copy.startswith("X: its non-zeros as sparse rows")
+    b = ours.LogisticRegression(tol=1e-9, max_iter=1000).fit(X, y)
+    np.testing.assert_allclose(a.coef_, b.coef_, rtol=0, atol=1e-6 * np.abs(b.coef_).max())
+    broken = X.toarray()
+    broken[7, 3] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        ours.LogisticRegression().fit(broken, y)

@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gdfast._core import check_csr
+from gdfast._core import check_csr, count_non_zeros, pick_non_zeros
 from gdfast.conversion import convert, float_type, require_cells, size_of
-from gdfast.layouts import CsrRows
+from gdfast.layouts import CsrRows, Features
 
-__all__ = ["is_sparse", "open_sparse"]
+__all__ = ["is_sparse", "open_sparse", "without_zeros"]
 
 Array = np.ndarray[Any, Any]
 
@@ -110,3 +110,21 @@ def _refuse(X: CsrRows, name: str, fault: str, row: int, unit: str = "row") -> N
     what = "NaN" if np.isnan(X.data[at]) else f"infinity or a value too large for {X.dtype!r}"
     place = f"row {row}, column {X.indices[at]} is the first"
     raise ValueError(f"Input {name} contains {what} ({place}). Expected finite values: drop or fill them.")
+
+
+def without_zeros(X: Features, threads: int, *, most: float) -> CsrRows | None:
+    """Dense rows as sparse ones, where no more than this share of their numbers is not 0 in a sample; None elsewhere."""
+    if not isinstance(X, np.ndarray) or X.strides[1] != X.itemsize or X.shape[1] >= 2**31:
+        return None
+    n, d = X.shape
+    some = X[:: max(1, n // 256)]
+    if np.count_nonzero(some) > most * some.size:
+        return None
+    starts = np.empty(n + 1, dtype=np.int64)
+    count_non_zeros(X, starts, threads)
+    entries = int(starts[-1])
+    x, columns = np.empty(entries, dtype=X.dtype), np.zeros(entries, dtype=np.int32)
+    pick_non_zeros(X, starts, x, columns, threads)
+    if entries < 2**31:
+        return CsrRows(x, columns, starts.astype(np.int32), d)
+    return CsrRows(x, columns.astype(np.int64), starts, d)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gdfast import runtime
+from gdfast.conversion import size_of
 from gdfast.estimators.linear import (
     LinearClassifier,
     LinearModel,
@@ -29,12 +30,15 @@ from gdfast.scaling import LOOK, Scaling
 from gdfast.solvers import choose, lbfgs, newton, newton_cg, subsampled_newton
 from gdfast.solvers.objective import Objective, Solution
 from gdfast.sources import Table, as_table, as_target, as_weight
+from gdfast.sparse import without_zeros
 
 Array = np.ndarray[Any, Any]
 
 # scikit-learn's names; all of its solvers go to the same optimum, so a name only says which way
 _LOGISTIC_SOLVERS = ("auto", "newton", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga")
 _NEWTON = {"newton": newton, "newton-cholesky": newton, "newton-cg": newton_cg}
+# dense rows with so few non-zeros are read faster as sparse ones, by so many outputs
+MANY_OUTPUTS, WORTH_SPARSE = 5, 0.3
 _SMOOTH = (lbfgs, newton_cg, subsampled_newton)  # where they may be asked for instead
 _RIDGE_SOLVERS = ("auto", "svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga", "lbfgs")
 
@@ -65,8 +69,14 @@ def _solve(
         chosen, why = lbfgs, "asked for"
     elif solver in _NEWTON and chosen in _SMOOTH and objective.examples.k == 1:
         chosen, why = _NEWTON[solver], "asked for"
+    copies = table.copies
     try:
         with runtime.worker(), np.errstate(invalid="ignore"):
+            if chosen is lbfgs and objective.examples.k >= MANY_OUTPUTS:
+                rows = without_zeros(objective.examples.X, objective.threads, most=WORTH_SPARSE)
+                if rows is not None:
+                    objective.examples = replace(objective.examples, X=rows)
+                    copies += (f"X: its non-zeros as sparse rows for the solver, {size_of(rows.nbytes)}",)
             solution: Solution = chosen.minimize(
                 objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=model._progress("iteration")
             )
@@ -89,7 +99,7 @@ def _solve(
         "seconds": time.perf_counter() - began,
         "threads": objective.threads,
         "instruction_set": runtime.instruction_set(),
-        "copies": table.copies,
+        "copies": copies,
         **model.optimality_,
     }
     model.objective_curve_ = solution.history

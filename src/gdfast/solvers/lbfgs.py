@@ -1,7 +1,8 @@
 """L-BFGS (Liu and Nocedal 1989) with a preconditioner in the middle of its two loops: any smooth loss, any outputs.
 
-The preconditioner is the bound of Boehning (1992), H <= c X'X / n + l2 with c the loss' largest curvature: its Cholesky
-factor where d is small, else its diagonal. It makes the solver indifferent to the scales of the columns.
+The preconditioner is one weighted Gram matrix for all outputs, X' diag(h) X / n + l2 with h the mean of their curvatures (as
+Boehning 1992, who takes a bound of them): its Cholesky factor where d is small, else its diagonal. It makes the solver
+indifferent to the scales of the columns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Solve = Callable[[Array], Array]
 
 LARGEST_FACTOR = 1500  # columns; a factor beyond costs more than the iterations that it saves
 LARGEST_SAMPLE = 2**23  # numbers that a diagonal is taken from
+LOOK_AGAIN = 8  # the iteration that takes the curvatures where the weights are then; few pairs are forgotten so early
+LEAST_CURVATURE = 0.1  # of the mean: rows far from every boundary bear next to none now, but may tomorrow
 
 
 class Pairs:
@@ -58,29 +61,56 @@ class Pairs:
         return out
 
 
-def preconditioner(objective: Objective) -> Solve:
-    """g -> P^-1 g with P about c X'X / n + l2, from a sample of the rows."""
-    examples, d = objective.examples, objective.examples.d
-    if objective.loss.name == "squared_error" and objective.penalty.l2 == 0 and examples.n <= d:
-        return lambda g: g  # steps along rows of X only, which lead to the solution of smallest norm
-    c = objective.loss.curvature_bound or 1.0
-    few = examples.sample(max(4000, 10 * d)) if d <= LARGEST_FACTOR else examples.sample(4000, LARGEST_SAMPLE)
-    fixed = np.zeros(d + 1, dtype=bool)
-    fixed[-1] = not objective.fit_intercept
-    gram = Examples(few.X, np.zeros(few.n, dtype=few.dtype), few.weight)
-    total = gram.total_weight
-    if total <= 0:  # every sampled row has weight 0
-        return lambda g: g
-    l2 = objective.penalty.l2
-    if d <= LARGEST_FACTOR:
-        zero = np.zeros((d + 1, 1), dtype=few.dtype)
-        H = objective.backend.hessian(gram, SquaredError(), zero, objective.fit_intercept, objective.threads)[2]
-        H *= c / total
-        H[np.diag_indices(d)] += l2
-        return Factor(H, fixed).solve
-    diagonal = np.append(c * mean_squares(few.X, few.weight, objective.threads) + l2, c)
-    inverse = np.where(fixed, 0.0, 1 / np.where(diagonal > 0, diagonal, 1.0))[:, None]
-    return lambda g: inverse * g
+class Preconditioner:
+    """g -> P^-1 g with P = X' diag(h) X / n + l2 from a sample of the rows, h the mean curvature of the outputs at the weights
+    last seen; where the loss has none, its bound."""
+
+    def __init__(self, objective: Objective) -> None:
+        examples, d = objective.examples, objective.examples.d
+        self._objective = objective
+        self._fixed = np.zeros(d + 1, dtype=bool)
+        self._fixed[-1] = not objective.fit_intercept
+        self._few = examples.sample(max(4000, 10 * d)) if d <= LARGEST_FACTOR else examples.sample(4000, LARGEST_SAMPLE)
+        # steps along rows of X only lead to the solution of smallest norm
+        shortest = objective.loss.name == "squared_error" and objective.penalty.l2 == 0 and examples.n <= d
+        self._none = shortest or self._few.total_weight <= 0  # the last where every sampled row has weight 0
+        self._mean = 0.0  # curvature
+        self.solve: Solve = lambda g: g
+
+    def misleads(self, w: Array) -> bool:
+        """Is the curvature at w far below the one seen? Then a decrement by it promises an optimum that is not there."""
+        return not self._none and float(self._curvatures(w).mean(dtype=np.float64)) < self._mean / 4
+
+    def look(self, w: Array) -> None:
+        """From now on with the curvatures at w."""
+        if self._none:
+            return
+        objective, few, d = self._objective, self._few, self._few.d
+        total, l2, weight = few.total_weight, objective.penalty.l2, self._curvatures(w)
+        self._mean = float(weight.mean(dtype=np.float64))
+        if d <= LARGEST_FACTOR:
+            gram = Examples(few.X, np.zeros(few.n, dtype=few.dtype), weight)
+            zero = np.zeros((d + 1, 1), dtype=few.dtype)
+            H = objective.backend.hessian(gram, SquaredError(), zero, objective.fit_intercept, objective.threads)[2]
+            H /= total
+            H[np.diag_indices(d)] += l2
+            self.solve = Factor(H, self._fixed).solve
+            return
+        mass = float(weight.sum(dtype=np.float64)) / total
+        diagonal = np.append(mass * mean_squares(few.X, weight, objective.threads) + l2, mass)
+        inverse = np.where(self._fixed, 0.0, 1 / np.where(diagonal > 0, diagonal, 1.0))[:, None]
+        self.solve = lambda g: inverse * g
+
+    def _curvatures(self, w: Array) -> Array:
+        """(n,) of the sampled rows, times their weights"""
+        objective, few = self._objective, self._few
+        weight = np.ones(few.n, dtype=few.dtype) if few.weight is None else few.weight
+        if not objective.loss.twice_differentiable:
+            return weight * few.dtype.type(objective.loss.curvature_bound or 1.0)
+        z = objective.backend.margins(few.X, w.astype(few.dtype), objective.threads)
+        targets = few.y.reshape(few.n, -1)
+        h = objective.loss.curvature(z, targets).mean(axis=1, dtype=np.float64)
+        return (weight * np.maximum(h, LEAST_CURVATURE * h.mean())).astype(few.dtype)
 
 
 def minimize(
@@ -93,23 +123,31 @@ def minimize(
 ) -> Solution:
     """Until the model's decrement g' B^-1 g / 2 is below tol |f| twice in a row. One pass over X an iteration, seldom two."""
     rounding = ROUNDING[objective.examples.dtype]
-    solve = preconditioner(objective)
-    pairs = Pairs()
+    preconditioner, pairs = Preconditioner(objective), Pairs()
+    preconditioner.look(w)
     f, g = objective.gradient(w)
     if not (math.isfinite(f) and np.isfinite(g).all()):
         raise FloatingPointError("the objective is not finite: scale the columns of X, y or sample_weight")
-    history, scale, quiet = [f], 1.0, 0
+    history, scale, quiet, stuck = [f], 1.0, 0, False
     excess = math.inf
     for iteration in range(1, max_iter + 1):
         if callback is not None:
             callback(iteration, f)
-        direction = pairs.direction(g, solve, scale)
+        if iteration == LOOK_AGAIN or ((quiet == 1 or stuck) and preconditioner.misleads(w)):
+            quiet, stuck = 0, False
+            preconditioner.look(w)
+            pairs.clear()
+            scale = 1.0
+        direction = pairs.direction(g, preconditioner.solve, scale)
         slope = inner(g, direction)
         norm = length(g)
         excess = objective.relative(0.5 * slope, f)
         quiet = quiet + 1 if excess <= tol else 0
         if quiet == 2 or norm == 0:
             return Solution(w, f, norm, excess, iteration, True, f"decrement {excess:.1e} of the objective", history)
+        if stuck:
+            reason = "no step along the direction lowers the objective further"
+            return Solution(w, f, norm, excess, iteration, excess < 10 * rounding, reason, history)
         t = 1.0
         while True:
             trial = w - t * direction
@@ -117,14 +155,14 @@ def minimize(
             if math.isfinite(f_trial) and f_trial <= f - 1e-4 * t * slope + rounding * abs(f):
                 break
             t *= 0.25
-            if t < 1e-8:
-                return Solution(
-                    w, f, norm, excess, iteration, excess < 1e3 * rounding,
-                    "no step along the direction lowers the objective further", history,
-                )  # fmt: skip
+            stuck = t < 1e-8
+            if stuck:
+                break
+        if stuck:
+            continue
         s, y = trial - w, g_trial - g
         if sy := pairs.add(s, y):
-            scale = sy / max(inner(y, solve(y)), np.finfo(float).tiny)
+            scale = sy / max(inner(y, preconditioner.solve(y)), np.finfo(float).tiny)
         w, f, g = trial, f_trial, g_trial
         history.append(f)
     return Solution(w, f, length(g), excess, max_iter, False, f"{max_iter} iterations were not enough", history)

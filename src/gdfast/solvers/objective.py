@@ -182,12 +182,11 @@ class Factor:
 
     def solve(self, g: Array) -> Array:
         """g (p, k) -> (H + ridge)^-1 g"""
-        out = np.empty_like(g)
-        for o in range(g.shape[1]):
-            b = np.ascontiguousarray(g[:, o] * self._scale)
-            _core.cholesky_solve(self._L, b)
-            out[:, o] = b * self._scale
-        return out
+        n, k = g.shape
+        b = np.zeros((n, 1 if k == 1 else -(-k // 8) * 8))
+        np.multiply(g, self._scale[:, None], out=b[:, :k])
+        _core.cholesky_solve(self._L, b)
+        return b[:, :k] * self._scale[:, None]
 
 
 class PseudoInverse:
@@ -216,10 +215,11 @@ class PseudoInverse:
 
     def _damped(self, b: Array) -> Array:
         """(G + ridge)^-1 b"""
-        out = np.array(b.T, order="C")  # always a copy: it is solved in place
-        for column in out:
-            _core.cholesky_solve(self._L, column)
-        return out.T
+        n, k = b.shape
+        out = np.zeros((n, 1 if k == 1 else -(-k // 8) * 8))
+        out[:, :k] = b
+        _core.cholesky_solve(self._L, out)
+        return out[:, :k]
 
     def solve(self, g: Array) -> Array:
         """g (p, k) -> (w, b)"""
