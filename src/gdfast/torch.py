@@ -49,6 +49,9 @@ __all__ = [
 ]
 
 
+ONE_THREAD = 1 << 16  # fewer parameters than this are changed by one thread, which need not ask how many there are
+
+
 def _is_dense(p: Tensor) -> bool:
     """Do its numbers fill the memory between the first and the last one, each in a place of its own?"""
     expected = 1
@@ -137,6 +140,7 @@ class _Fused(torch.optim.Optimizer):
     def _forget(self) -> None:
         self._blocks: list[_Block] = []
         self._calls = 0
+        self._made: dict[int, tuple[list[Any], optimizers.Optimizer, ElasticNet]] = {}
         self._worker = _core.Worker(kept=True)
         self.grad_norm: float | None = None
 
@@ -198,26 +202,32 @@ class _Fused(torch.optim.Optimizer):
         found = [(i, p, g) for i, p in enumerate(group["params"]) if (g := p.grad) is not None]
         if not found:
             return
-        rule = self._rule(group)
+        rule, penalty = self._rules(number)
         block = self._block(number, rule)
         index = np.array([i for i, _, _ in found])
-        for i in index[block.steps[index] == 0]:
+        steps = block.steps[index] + 1
+        for i in index[steps == 1]:
             if rule.n_slots or self.counts:
                 self._share(block, i, rule, self._first_state(block.params[i]))
         rows, copies = block.rows(found)
-        block.steps[index] += 1
-        steps = block.steps[index]
+        block.steps[index] = steps
         scale = (-1.0 if group.get("maximize") else 1.0) / self._accumulate
-        penalty = ElasticNet(self._l2(group))
-        for t in np.unique(steps):
+        n, dtype = block.slots.shape[1], block.slots.dtype
+        for t in {int(step) for step in steps.tolist()}:
             mine = steps == t
-            n = block.slots.shape[1]
-            native = rule_of(
-                rule, rule.coefficients_of(int(t) - 1, 1), penalty, self._clipping, None, n, block.slots.dtype
-            )
-            call = native, self._lr(group, int(t)), scale, block.slots, rows[mine]
-            yield call, [p for (_, p, _), chosen in zip(found, mine, strict=True) if chosen], copies
-            self._more_state(group, block, index[mine], int(t))
+            native = rule_of(rule, rule.coefficients(np.array([float(t)])), penalty, self._clipping, None, n, dtype)
+            call = native, self._lr(group, t), scale, block.slots, rows[mine]
+            yield call, [p for (_, p, _), chosen in zip(found, mine.tolist(), strict=True) if chosen], copies
+            self._more_state(group, block, index[mine], t)
+
+    def _rules(self, number: int) -> tuple[optimizers.Optimizer, ElasticNet]:
+        """Made and checked again only where something but the rate has changed."""
+        group = self.param_groups[number]
+        options = [value for name, value in group.items() if name not in ("params", "lr")]
+        made = self._made.get(number)
+        if made is None or made[0] != options:
+            made = self._made[number] = options, self._rule(group), ElasticNet(self._l2(group))
+        return made[1], made[2]
 
     def _first_state(self, p: Tensor) -> dict[str, Any]:
         return self.state[p]
@@ -238,11 +248,14 @@ class _Fused(torch.optim.Optimizer):
         parts = [part for number in range(len(self.param_groups)) for part in self._parts(number)]
         if not parts:
             return loss
-        if len(kinds := {call[3].dtype.name for call, _, _ in parts}) > 1:
-            raise TypeError(f"parameters of one type expected, got {' and '.join(sorted(kinds))}; use two optimizers")
-        threads = min(runtime.threads(), torch.get_num_threads())
-        with self._worker:
-            norm = _core.update_tensors([call for call, _, _ in parts], threads)
+        if len(kinds := {call[3].dtype for call, _, _ in parts}) > 1:
+            raise TypeError(f"parameters of one type expected, got {' and '.join(map(str, kinds))}; use two optimizers")
+        calls = [call for call, _, _ in parts]
+        if sum(call[3].shape[1] for call in calls) < ONE_THREAD:
+            norm = _core.update_tensors(calls, 1)
+        else:
+            with self._worker:
+                norm = _core.update_tensors(calls, min(runtime.threads(), torch.get_num_threads()))
         self.grad_norm = norm if self._clipping else None
         for _, changed, _ in parts:
             torch.autograd.graph.increment_version(changed)
