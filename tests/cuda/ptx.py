@@ -124,7 +124,8 @@ class Kernel:
                 self.registers |= dict.fromkeys(names, declared.group(1))
             return ""
         if s.endswith(":"):
-            return f'{_label(s[:-1])}: if (count > BUDGET) {{ fail(t, 0, "HANG: instructions without end", 0); t->wait = DONE; PAUSE; }}'
+            endless = 'fail(t, 0, "HANG: instructions without end", 0); t->wait = DONE; PAUSE;'
+            return f"{_label(s[:-1])}: if (count > BUDGET) {{ {endless} }}"
         if s[0] == ".":
             return ""
         condition = ""
