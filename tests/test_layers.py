@@ -17,7 +17,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGE, CPP = ROOT / "src" / "gdfast", ROOT / "cpp"
 LAYERS = (
     {"losses", "penalties", "optimizers", "schedules", "clipping", "order", "scores"},
-    {"plan", "sources", "sparse", "layouts", "scaling", "conversion", "checkpoint", "run_folder"},
+    {
+        "plan",
+        "sources",
+        "sparse",
+        "layouts",
+        "scaling",
+        "conversion",
+        "checkpoint",
+        "run_folder",
+        "streams",
+        "arrow_files",
+    },
     {"runtime", "backends"},
     {"ops", "solvers"},
     {"estimators", "models", "displays", "model_selection", "scipy_objective", "torch"},

@@ -31,6 +31,8 @@ _HOME = {
     "ClipNorm": "clipping",
     "ClipValue": "clipping",
     "NormalizeGradient": "clipping",
+    "ArraySource": "streams",
+    "BatchSource": "streams",
     "Bounds": "penalties",
     "DataChangedError": "run_folder",
     "ElasticNet": "penalties",
@@ -39,7 +41,9 @@ _HOME = {
     "LearningRateDisplay": "displays",
     "LinearRegression": "estimators",
     "LogisticRegression": "estimators",
+    "NpySource": "streams",
     "Objective": "scipy_objective",
+    "ParquetSource": "arrow_files",
     "ReduceOnPlateau": "schedules",
     "Ridge": "estimators",
     "SGDClassifier": "estimators",
@@ -56,6 +60,7 @@ __all__ = [*sorted(_HOME), *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from gdfast import losses, ops, optimizers, runtime, schedules
+    from gdfast.arrow_files import ParquetSource
     from gdfast.checkpoint import CheckpointError
     from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
     from gdfast.displays import HistoryDisplay, LearningRateDisplay
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from gdfast.run_folder import Checkpoint, DataChangedError
     from gdfast.schedules import ExponentialDecay, ReduceOnPlateau
     from gdfast.scipy_objective import Objective
+    from gdfast.streams import ArraySource, BatchSource, NpySource
 
 
 def __getattr__(name: str) -> Any:

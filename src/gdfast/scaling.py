@@ -34,7 +34,11 @@ class Scaling:
 
         ``center`` False leaves the offset 0: without an intercept it could not be undone.
         """
-        mean, variance = column_moments(X, weight, threads)
+        return cls.from_moments(X, *column_moments(X, weight, threads), center=center)
+
+    @classmethod
+    def from_moments(cls, X: Features, mean: Array, variance: Array, *, center: bool) -> Scaling:
+        """As ``of``; X is looked at for its dtype only."""
         # below it, what varies is the rounding of the mean
         constant = np.sqrt(variance) <= 1e3 * np.finfo(float).eps * np.abs(mean)
         scale = np.where(constant | ~np.isfinite(variance), 1.0, np.sqrt(variance))

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from gdfast.arrow_files import read_csv, read_parquet
+
 Array = np.ndarray[Any, Any]
 Features = list[tuple[str, Any]]  # (column, level), a text; None for a column of numbers
 
@@ -44,9 +46,7 @@ def read_table(path: Path) -> Any:
                 )
             table = nw.from_numpy(a, [str(j) for j in range(a.shape[1])], backend="pandas" if pandas else "pyarrow")
         elif name.endswith(".parquet"):
-            from pyarrow import parquet
-
-            table = nw.from_native(parquet.read_table(raw), eager_only=True)
+            table = nw.from_native(read_parquet(raw), eager_only=True)
             table = table.drop([name for name in table.columns if name.startswith("__index_level_")])  # of pandas
         else:
             table = nw.from_native(_read_csv(raw, name, pandas), eager_only=True)
@@ -68,12 +68,7 @@ def _read_csv(raw: Any, name: str, pandas: bool) -> Any:
         import pandas as pd
 
         return pd.read_csv(raw, low_memory=False, keep_default_na=False, na_values=MISSING)
-    from pyarrow import csv as arrow
-
-    # one block: with several, the type of a column is guessed from the first
-    read = arrow.ReadOptions(block_size=2**31 - 1)
-    convert = arrow.ConvertOptions(null_values=MISSING, strings_can_be_null=True)
-    return arrow.read_csv(raw, read, convert_options=convert)
+    return read_csv(raw, MISSING)
 
 
 def column_of(table: Any, name: str) -> Any:

@@ -19,6 +19,7 @@ from gdfast import runtime
 from gdfast.backends import cpu
 from gdfast.losses import sigmoid
 from gdfast.sources import Table, as_labels, as_table, as_weight
+from gdfast.streams import Source
 
 Array = np.ndarray[Any, Any]
 Fit = TypeVar("Fit", bound=Callable[..., Any])
@@ -124,7 +125,21 @@ class LinearModel(BaseEstimator):
         intercept = np.broadcast_to(np.atleast_1d(self.intercept_), (coef.shape[0],))
         return np.ascontiguousarray(np.vstack([coef.T, intercept[None, :]]), dtype=dtype)
 
+    def _name_features(self, source: Source | None) -> None:
+        """Those of a source that was learned from."""
+        if source is not None and source.names is not None:
+            self.feature_names_in_ = np.array(source.names, dtype=object)
+
     def _margins(self, X: Any) -> Array:
+        if isinstance(X, Source):
+            check_is_fitted(self)
+            known = getattr(self, "feature_names_in_", None)
+            if X.d != self.n_features_in_ or (X.names is not None and known is not None and X.names != list(known)):
+                raise ValueError(
+                    f"the source has the features {X.names or X.d}, the model learned {self.n_features_in_}"
+                )
+            w, threads = self._weights(X.dtype), runtime.threads(getattr(self, "n_jobs", None))
+            return np.concatenate([cpu.margins(rows, w, threads) for _, rows, _, _ in X.blocks(X.divided())])
         table = self._read(X, first=False)
         return cpu.margins(table.X, self._weights(table.dtype), runtime.threads(getattr(self, "n_jobs", None)))
 

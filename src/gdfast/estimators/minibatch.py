@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
+from sklearn.utils.validation import validate_data
 
 from gdfast import runtime
 from gdfast.backends import cpu
@@ -25,6 +26,7 @@ from gdfast.scaling import LOOK, Scaling, spread
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import Stopping
 from gdfast.sources import Table, as_table, as_target
+from gdfast.streams import Encode, Source, Stream, Summary, summarise
 
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +53,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
     def _run(
         self,
         table: Table,
-        examples: Examples,
+        examples: Examples | Stream,
         loss: Loss,
         held: Held | None,
         coef_init: Any,
@@ -62,14 +64,19 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         if self.warm_start and hasattr(self, "coef_"):
             coef_init = dense_coefficients(self) if coef_init is None else coef_init
             intercept_init = self.intercept_ if intercept_init is None else intercept_init
-        if held is None and self.early_stopping:
+        if held is None and self.early_stopping and isinstance(examples, Examples):
             stratify = is_classifier(self)
             examples, held = hold_out(examples, self.validation_fraction, self.random_state, stratify=stratify)
         plan = self._plan(loss, examples, examples.total_weight / examples.n)
         w = self._start(table.d, examples.k, table.dtype, coef_init, intercept_init)
         standard, why = self._scaling(examples)
         if standard is not None:
-            examples, w = replace(examples, X=standard.apply(examples.X)), standard.to_standard(w)
+            examples = (
+                replace(examples, X=standard.apply(examples.X))
+                if isinstance(examples, Examples)
+                else examples.scaled(standard)
+            )
+            w = standard.to_standard(w)
             plan = replace(plan, bounds=standard.bounds(plan.bounds))
         state = State.start(plan, w)
         tasks = Tasks(self, self.max_iter, data, lambda: self._as_if_stopped(state, standard))
@@ -82,7 +89,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
     def _train(
         self,
         table: Table,
-        examples: Examples,
+        examples: Examples | Stream,
         plan: Plan,
         state: State,
         stopping: Stopping,
@@ -125,7 +132,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         }
 
     def _folder(
-        self, examples: Examples, plan: Plan, state: State, stopping: Stopping, held: Held | None
+        self, examples: Examples | Stream, plan: Plan, state: State, stopping: Stopping, held: Held | None
     ) -> AbstractContextManager[RunFolder | None]:
         checkpoint = self._checkpoint()
         if checkpoint is None:
@@ -134,10 +141,15 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         settings = {f.name: identity_of(getattr(plan, f.name)) for f in fields(plan)}
         settings |= {"model": type(self).__name__, "stopping": identity_of(rules), "start": identity_of(state.w)}
         settings["validation"] = "none" if held is None else fingerprint(held.X, held.y, held.weight)
-        data = fingerprint(examples.X, examples.y, examples.weight)
+        if isinstance(examples, Stream):
+            data = examples.source.identity()
+            settings["blocks"] = f"of {examples.source.rows_of_block} rows"
+            settings["class_weight"] = repr(getattr(self, "class_weight", None))
+        else:
+            data = fingerprint(examples.X, examples.y, examples.weight)
         return RunFolder(checkpoint, {"data": data, **settings})
 
-    def _scaling(self, examples: Examples) -> tuple[Scaling | None, str | None]:
+    def _scaling(self, examples: Examples | Stream) -> tuple[Scaling | None, str | None]:
         """(the one to train with, why), or (None, None)."""
         why = "standardize=True"
         if self.standardize is not True:
@@ -145,7 +157,32 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             if found <= SPREAD:
                 return None, None
             why = f"the root mean squares of columns differ by a factor of {found:.1e}, above {SPREAD:g}"
-        return Scaling.of(examples.X, center=bool(self.fit_intercept), threads=runtime.threads(self.n_jobs)), why
+        center = bool(self.fit_intercept)
+        if isinstance(examples, Stream):
+            return Scaling.from_moments(examples.X, *examples.moments, center=center), why
+        return Scaling.of(examples.X, center=center, threads=runtime.threads(self.n_jobs)), why
+
+    def _run_stream(self, source: Source, coef_init: Any, intercept_init: Any, data: dict[str, Any]) -> None:
+        """fit: a table larger than its memory."""
+        share = self.validation_fraction if self.early_stopping else 0.0
+        with runtime.worker():
+            summary = summarise(source, labels=is_classifier(self), held_out=share)
+        stream, loss = self._stream(source, summary, share)
+        validate_data(self, np.empty((1, source.d), source.dtype), reset=True, skip_check_array=True)
+        self._name_features(source)
+        held = None
+        if summary.held is not None:
+            X, labels, weight = summary.held
+            held = Held(X, stream.encode(labels, None)[0], weight)
+        table = Table(stream.few.X, source.n, source.d, source.dtype, ())
+        self._run(table, stream, loss, held, coef_init, intercept_init, data)
+
+    def _stream_of(
+        self, source: Source, summary: Summary, encode: Encode, k: int, total_weight: float, held_out: float
+    ) -> Stream:
+        X, labels, weight = summary.sample
+        few = Examples(X, *encode(labels, weight), k)
+        return Stream(source, encode, k, total_weight, few, (summary.mean, summary.variance), held_out)
 
     def _held_out(self, X: Any, y: Any, examples: Examples, loss: Loss) -> Held | None:
         if X is None and y is None:

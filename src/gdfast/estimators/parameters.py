@@ -22,6 +22,7 @@ from gdfast.run_folder import Checkpoint
 from gdfast.schedules import ALL as SCHEDULES
 from gdfast.schedules import Constant, InverseScaling, Optimal, ReduceOnPlateau
 from gdfast.solvers.stopping import Stopping
+from gdfast.streams import Stream
 
 # batch_size="auto": rows a batch with an optimizer of ours; steps an epoch that learning_rate="auto" does not go below
 BATCH, STEPS = 256, 32
@@ -180,7 +181,7 @@ class DescentParameters(BaseEstimator):
             )
         return InverseScaling(eta0, self.power_t) if kind == "invscaling" else Constant(eta0)
 
-    def _plan(self, loss: Loss, examples: Examples, mean_weight: float) -> Plan:
+    def _plan(self, loss: Loss, examples: Examples | Stream, mean_weight: float) -> Plan:
         self._check_features(examples.d)
         plan = Plan(
             loss=loss,
@@ -196,6 +197,11 @@ class DescentParameters(BaseEstimator):
             mean_weight=mean_weight,
             bounds=self._bounds(),
         )
+        if isinstance(examples, Stream) and plan.rows_per_step > (most := examples.source.rows_of_block):
+            raise ValueError(
+                f"a step takes {plan.rows_per_step:,} rows, of which a block of memory_limit="
+                f"{examples.source.memory_limit!r} holds {most:,}: lower batch_size, or raise the limit"
+            )
         return replace(plan, block=_block(examples, plan.rows_per_step)) if isinstance(self.shuffle, str) else plan
 
     def _batch_size(self, n: int) -> int:
@@ -220,7 +226,7 @@ class DescentParameters(BaseEstimator):
         )
 
 
-def _block(examples: Examples, rows_per_step: int) -> int:
+def _block(examples: Examples | Stream, rows_per_step: int) -> int:
     """Rows that stay together with ``shuffle="block"``: as many as fill a run of memory, and not more than a sixteenth of a
     step, so that every step still sees rows from many places."""
     row = bytes_of_row(examples.X)

@@ -15,6 +15,7 @@ from gdfast.estimators.linear import (
     all_or_nothing,
     check_choice,
     check_number,
+    class_weights,
     probabilities,
 )
 from gdfast.estimators.minibatch import SGDModel
@@ -24,6 +25,7 @@ from gdfast.losses import Loss, named
 from gdfast.ops import check_target_range
 from gdfast.plan import Examples
 from gdfast.sources import Table, as_labels, as_target, as_weight
+from gdfast.streams import Source, Stream, Summary
 
 Array = np.ndarray[Any, Any]
 
@@ -164,6 +166,24 @@ class SGDClassifier(LinearClassifier, SGDModel):
             k, loss = 1, named("log_loss") if loss.target == "class" else loss
         return table, Examples(table.X, _targets(codes, loss, k, table.dtype), weight, k), loss
 
+    def _stream(self, source: Source, summary: Summary, held_out: float) -> tuple[Stream, Loss]:
+        codes = self._encode(summary.labels, len(summary.labels))
+        classes, k, loss, factor = self.classes_, len(self.classes_), self._loss(), None
+        weights = summary.weights
+        if self.class_weight is not None:
+            factor = class_weights(self.class_weight, classes, codes, weights).astype(source.dtype)
+            weights = weights * factor
+        if k == 2:
+            k, loss = 1, named("log_loss") if loss.target == "class" else loss
+
+        def encode(y: Array, weight: Array | None) -> tuple[Array, Array | None]:
+            codes = np.searchsorted(classes, y)
+            if factor is not None:
+                weight = factor[codes] if weight is None else factor[codes] * weight
+            return _targets(codes, loss, k, source.dtype), weight
+
+        return self._stream_of(source, summary, encode, k, float(weights.sum()), held_out), loss
+
     def _held(self, X: Any, y: Any, like: Examples, loss: Loss) -> Held:
         table = self._read_held(X, like.dtype)
         codes = as_labels(y, table.n, name="y_val", classes=self.classes_)[0]
@@ -174,7 +194,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         coef_init: Any = None,
         intercept_init: Any = None,
         sample_weight: Any = None,
@@ -183,12 +203,22 @@ class SGDClassifier(LinearClassifier, SGDModel):
         y_val: Any = None,
     ) -> SGDClassifier:
         """X: (n, d) array, sparse matrix or data frame; y: (n,) labels; sample_weight: (n,) or None; X_val, y_val: rows
-        to score after each epoch, which turn early stopping on."""
+        to score after each epoch, which turn early stopping on. X may be a source (``gdfast.ParquetSource``), which holds
+        labels and weights."""
         self._validate()
+        source = X if isinstance(X, Source) else None
+        if source is not None:
+            if not (y is sample_weight is X_val is y_val is None):
+                raise ValueError("a source holds labels and weights: y, sample_weight, X_val and y_val must be None")
+            if not source.fits:
+                self._run_stream(source, coef_init, intercept_init, {"X": X, "y": None, "metadata": {}})
+                return self
+            X, y, sample_weight = source.load()
         table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
         data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
         self._run(table, examples, loss, held, coef_init, intercept_init, data)
+        self._name_features(source)
         return self
 
     @all_or_nothing
@@ -363,6 +393,17 @@ class SGDRegressor(LinearRegressor, SGDModel):
         target = target[:, 0].copy() if target.ndim == 2 and k == 1 else target
         return table, Examples(table.X, target, as_weight(sample_weight, table.n, dtype=table.dtype), k), loss
 
+    def _stream(self, source: Source, summary: Summary, held_out: float) -> tuple[Stream, Loss]:
+        loss = self._loss()
+        self._one_target = True
+
+        def encode(y: Array, weight: Array | None) -> tuple[Array, Array | None]:
+            target = as_target(y, len(y), dtype=source.dtype)
+            check_target_range(target, loss)
+            return target, weight
+
+        return self._stream_of(source, summary, encode, 1, summary.total_weight, held_out), loss
+
     def _held(self, X: Any, y: Any, like: Examples, loss: Loss) -> Held:
         table = self._read_held(X, like.dtype)
         target = as_target(y, table.n, dtype=table.dtype, name="y_val")
@@ -381,7 +422,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         coef_init: Any = None,
         intercept_init: Any = None,
         sample_weight: Any = None,
@@ -390,12 +431,22 @@ class SGDRegressor(LinearRegressor, SGDModel):
         y_val: Any = None,
     ) -> SGDRegressor:
         """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; X_val, y_val: rows
-        to score after each epoch, which turn early stopping on."""
+        to score after each epoch, which turn early stopping on. X may be a source (``gdfast.ParquetSource``), which holds
+        targets and weights."""
         self._validate()
+        source = X if isinstance(X, Source) else None
+        if source is not None:
+            if not (y is sample_weight is X_val is y_val is None):
+                raise ValueError("a source holds labels and weights: y, sample_weight, X_val and y_val must be None")
+            if not source.fits:
+                self._run_stream(source, coef_init, intercept_init, {"X": X, "y": None, "metadata": {}})
+                return self
+            X, y, sample_weight = source.load()
         table, examples, loss = self._examples(X, y, sample_weight)
         held = self._held_out(X_val, y_val, examples, loss)
         data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
         self._run(table, examples, loss, held, coef_init, intercept_init, data)
+        self._name_features(source)
         return self
 
     @all_or_nothing

@@ -23,6 +23,7 @@ from gdfast.losses import Loss
 from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad
 from gdfast.plan import Examples, Plan, State
 from gdfast.schedules import Plateau, ReduceOnPlateau
+from gdfast.streams import Stream
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +40,7 @@ def is_automatic(plan: Plan) -> bool:
     return isinstance(plan.optimizer.learning_rate, str)
 
 
-def begin(plan: Plan, examples: Examples, state: State) -> Plan:
+def begin(plan: Plan, examples: Examples | Stream, state: State) -> Plan:
     """The plan that runs instead of one with ``learning_rate="auto"``; the rate found is in ``state.plateau``, so that a
     run that is continued keeps it."""
     if state.plateau == Plateau():
@@ -48,7 +49,7 @@ def begin(plan: Plan, examples: Examples, state: State) -> Plan:
     return replace(plan, optimizer=replace(plan.optimizer, learning_rate=replace(AUTOMATIC, patience=patience)))
 
 
-def first_rate(plan: Plan, examples: Examples) -> float:
+def first_rate(plan: Plan, examples: Examples | Stream) -> float:
     """The rate of the first step, for ``plan.optimizer``, batch size, loss and penalty; from about ROWS rows."""
     if isinstance(plan.optimizer, Adadelta):
         return 1.0

@@ -20,6 +20,7 @@ from gdfast.plan import EpochReport, Examples, Member, Part, Plan, State
 from gdfast.run_folder import RunFolder
 from gdfast.schedules import Plateau, ReduceOnPlateau, as_schedule
 from gdfast.solvers.stopping import Epoch, History, Stopping, Watch
+from gdfast.streams import Stream, total_gradient
 
 Array = np.ndarray[Any, Any]
 Callback = Callable[[Epoch], object]
@@ -34,7 +35,7 @@ MOST_TARGETS = 2**22  # of zero weights
 
 
 def train(
-    examples: Examples,
+    examples: Examples | Stream,
     plan: Plan,
     state: State,
     stopping: Stopping,
@@ -97,11 +98,11 @@ def train_together(
     return [run.history for run in runs]
 
 
-def _objective_of_zero(examples: Examples, loss: Loss) -> float:
+def _objective_of_zero(examples: Examples | Stream, loss: Loss) -> float:
     """Of weights of zero, at least 1 for classes. It needs no X, so that it sees many more rows than a sample of them."""
     if loss.target in ("binary", "class"):
         return 1.0
-    some = slice(None, None, max(1, examples.n // MOST_TARGETS))
+    some = slice(None, None, max(1, len(examples.y) // MOST_TARGETS))
     y = examples.y[some].reshape(-1, examples.k)
     weight = None if examples.weight is None else examples.weight[some]
     if weight is not None and not weight.any():
@@ -110,10 +111,12 @@ def _objective_of_zero(examples: Examples, loss: Loss) -> float:
     return abs(float(np.average(losses, weights=weight)))
 
 
-def gradient_norm(examples: Examples, plan: Plan, w: Array, threads: int = 1, backend: ModuleType = cpu) -> float:
+def gradient_norm(
+    examples: Examples | Stream, plan: Plan, w: Array, threads: int = 1, backend: ModuleType = cpu
+) -> float:
     """|gradient of the objective over all rows| at w: the smallest subgradient where there is an L1 part, without what
     pushes against a bound that is reached."""
-    _, g = backend.gradient(examples, plan.loss, w, plan.fit_intercept, threads)
+    _, g = total_gradient(examples, lambda rows: backend.gradient(rows, plan.loss, w, plan.fit_intercept, threads))
     g /= examples.total_weight
     v, inner = w[:-1].astype(np.float64).reshape(-1), g[:-1].reshape(-1)
     factors = 1.0 if plan.penalty.factors is None else of_each("factors", plan.penalty.factors, v.size)
@@ -165,7 +168,7 @@ class _Run:
 
     def __init__(
         self,
-        examples: Examples,
+        examples: Examples | Stream,
         plan: Plan,
         state: State,
         stopping: Stopping,
