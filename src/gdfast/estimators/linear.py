@@ -143,6 +143,30 @@ class LinearModel(BaseEstimator):
         table = self._read(X, first=False)
         return cpu.margins(table.X, self._weights(table.dtype), runtime.threads(getattr(self, "n_jobs", None)))
 
+    def to_sklearn(self) -> Any:
+        """A fitted estimator of scikit-learn with equal predictions, classes and names of features.
+
+        It is of the same name wherever scikit-learn predicts so, with the parameters that both have. Else the nearest:
+        softmax is a LogisticRegression; poisson, gamma and tweedie are the regressors of that name, pinball is a
+        QuantileRegressor; an SGDRegressor of several targets is a MultiOutputRegressor.
+        """
+        from gdfast.export import to_sklearn
+
+        check_is_fitted(self)
+        return to_sklearn(self)
+
+    def to_onnx(self) -> Any:
+        """An onnx.ModelProto: write it with onnx.save. Needs the extra ``onnx``.
+
+        Input X (rows, d) of the dtype of coef_; outputs of a classifier: label (rows,), and probabilities (rows,
+        n_classes) or, where the loss has none, decision; of a regressor: prediction, of the shape that predict has. Names
+        of features are a JSON list under ``feature_names`` of the model's properties.
+        """
+        from gdfast.export import to_onnx
+
+        check_is_fitted(self)
+        return to_onnx(self)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
