@@ -21,7 +21,7 @@ spec.loader.exec_module(execute)
 PAGE = DOCS / "gradient-descent.md"
 # a section of the chapter stands for itself; the other pages are read from top to bottom
 PARTS = {(PAGE.name, name): blocks for name, blocks in execute.sections(PAGE).items()}
-PARTS |= {(name, ""): [*chain.from_iterable(execute.sections(DOCS / name).values())] for name in ("torch.md",)}
+PARTS |= {(name, ""): [*chain.from_iterable(execute.sections(DOCS / name).values())] for name in ("torch.md", "ops.md")}
 NEEDS = {"torch.md": "torch"}
 
 

@@ -378,3 +378,57 @@ def test_norm_refuses_other_types_by_name() -> None:
         ops.norm(np.arange(3))
     with pytest.raises((TypeError, ValueError), match=r"^a: "):
         ops.norm(np.ones(3, complex))
+
+
+class Shared:
+    """An array of another library, which shares its memory by one of two protocols."""
+
+    def __init__(self, a: Array, protocol: str) -> None:
+        self.a, self.shape, self.ndim = a, a.shape, a.ndim
+        if protocol == "dlpack":
+            self.__class__ = type("WithDlpack", (Shared,), {"__dlpack__": _dlpack, "__dlpack_device__": _device})
+        else:
+            self.__array_interface__ = a.__array_interface__
+
+
+def _dlpack(self: Any, **options: Any) -> Any:
+    return self.a.__dlpack__(**options)
+
+
+def _device(self: Any) -> Any:
+    return self.a.__dlpack_device__()
+
+
+@pytest.mark.parametrize("protocol", ["dlpack", "array interface"])
+def test_arrays_of_other_libraries_are_used_in_place(dtype: Any, protocol: str) -> None:
+    given = problem(dtype)
+    shared = {name: Shared(a, protocol) for name, a in given.items()}
+    f, g = ops.loss_and_gradient(**given)
+    out = np.empty_like(g)
+    assert ops.loss_and_gradient(**shared, out=Shared(out, protocol)) == f
+    assert np.array_equal(out, g)
+    assert ops.loss(**shared) == f
+    assert np.array_equal(ops.margins(shared["X"], shared["w"]), ops.margins(given["X"], given["w"]))
+    length = ops.norm(Shared(g, protocol))
+    assert ops.clip_by_norm_(Shared(g, protocol), length / 2) == length
+    assert ops.norm(g) == pytest.approx(length / 2, rel=1e-6)
+    assert ops.normalize_(Shared(g, protocol), 10.0) == pytest.approx(length / 2, rel=1e-6)
+    ops.clip_by_value_(Shared(g, protocol), 0.5)
+    assert np.abs(g).max() == 0.5
+    w, same = given["w"].copy(), given["w"].copy()
+    slots, twin = Adam().initial_slots(w), Adam().initial_slots(w)
+    ops.step_(Adam(), w, g, slots, 1)
+    ops.step_(Adam(), Shared(same, protocol), Shared(g, protocol), Shared(twin, protocol), 1)
+    ops.prox_(w, ElasticNet(0.5, 1.0), 0.1)
+    ops.prox_(Shared(same, protocol), ElasticNet(0.5, 1.0), 0.1)
+    assert np.array_equal(w, same)
+    assert np.array_equal(slots, twin)
+
+
+def test_tensors_of_torch_are_used_in_place() -> None:
+    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+    g = torch.tensor([3.0, 4.0])
+    assert ops.clip_by_norm_(g, 1.0) == 5.0
+    torch.testing.assert_close(g, torch.tensor([0.6, 0.8]))
+    with pytest.raises(TypeError, match="detach"):
+        ops.clip_by_norm_(torch.ones(2, requires_grad=True), 1.0)

@@ -1,5 +1,6 @@
-"""Building blocks on plain NumPy arrays: in place where the name ends in ``_``, no copies, the GIL released.
+"""Building blocks on arrays: in place where the name ends in ``_``, no copies, the GIL released.
 
+Arrays are NumPy's, or any other library's that shares its memory by DLPack or the array interface (tensors of the CPU).
 ``w`` and ``g`` have d + 1 rows, the intercept last: shape (d + 1,) or (d + 1, k). In-place functions refuse an array
 that they would have to copy (read-only, strided, another type or byte order), because the result would be lost in the copy.
 """
@@ -35,15 +36,33 @@ __all__ = [
 ]
 
 
-def _in_place(a: Array, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
+def _shared(a: Any) -> Any:
+    """An array of another library as NumPy's, on the same memory; what shares no memory stays what it is."""
+    if isinstance(a, np.ndarray):
+        return a
+    if hasattr(a, "__dlpack__"):
+        try:
+            return np.from_dlpack(a)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise TypeError(f"{type(a).__name__} does not share its memory with NumPy: {error}") from error
+    return np.asarray(a) if hasattr(a, "__array_interface__") else a
+
+
+def _in_place(a: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
+    a = _shared(a)
     if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected a NumPy array to change in place, got {type(a).__name__}")
-    wanted = "float32 or float64" if dtype is None else str(dtype)
-    if not a.dtype.isnative or (a.dtype not in (np.float32, np.float64) if dtype is None else a.dtype != dtype):
+        raise TypeError(
+            f"{name}: expected a NumPy array, or one that shares its memory, to change in place, got {type(a).__name__}"
+        )
+    if not a.dtype.isnative or (a.dtype.char not in "fd" if dtype is None else a.dtype != dtype):
+        wanted = "float32 or float64" if dtype is None else str(dtype)
         raise TypeError(f"{name}: expected native {wanted} to change in place, got {a.dtype.str}")
-    if not a.flags.c_contiguous or not a.flags.aligned:
-        raise ValueError(f"{name}: a strided or misaligned array cannot be changed in place; pass a C-contiguous one")
-    if not a.flags.writeable:
+    flags = a.flags
+    if not flags.carray:
+        if not flags.c_contiguous or not flags.aligned:
+            raise ValueError(
+                f"{name}: a strided or misaligned array cannot be changed in place; pass a C-contiguous one"
+            )
         raise ValueError(f"{name}: the array is read-only; pass a writable one")
     if shape is not None and a.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {a.shape}")
@@ -65,7 +84,8 @@ def _weights(w: Array, d: int, dtype: Any) -> Array:
     return as_target(w, d + 1, dtype=dtype, name="w").reshape(d + 1, -1)
 
 
-def _examples(X: Any, y: Any, w: Array, loss: Loss, sample_weight: Any) -> tuple[Examples, Array]:
+def _examples(X: Any, y: Any, w: Any, loss: Loss, sample_weight: Any) -> tuple[Examples, Array]:
+    X, y, w, sample_weight = map(_shared, (X, y, w, sample_weight))
     table = as_table(X)
     weights = _weights(w, table.d, table.dtype)
     return examples_of(table, y, weights.shape[1], loss, sample_weight), weights
@@ -99,6 +119,7 @@ def check_target_range(y: Array, loss: Loss) -> None:
 
 def margins(X: Any, w: Array, *, threads: int = 1) -> Array:
     """z = X w + b. X: (n, d); returns (n,) for w (d + 1,), else (n, k)."""
+    X, w = _shared(X), _shared(w)
     table = as_table(X)
     z = cpu.margins(table.X, _weights(w, table.d, table.dtype), threads)
     return z[:, 0] if np.ndim(w) == 1 else z
@@ -122,7 +143,9 @@ def loss_and_gradient(
     device: see ``runtime.device``; a GPU takes dense rows and one output, and X goes up with every call.
     """
     chosen = named(loss)
+    X, y, w, sample_weight = map(_shared, (X, y, w, sample_weight))
     if out is not None:
+        out = _in_place(out, "out")
         _apart(out=out, X=X, y=y, w=w, sample_weight=sample_weight)
     examples, weights = _examples(X, y, w, chosen, sample_weight)
     if out is not None:
@@ -168,24 +191,27 @@ def hessian_product(
 
 def norm(a: Array) -> float:
     """|a|: the Euclidean norm over all numbers of a float32 or float64 array, summed in float64."""
-    a = np.asarray(a)
+    a = np.asarray(_shared(a))
+    if a.dtype.char in "fd" and a.dtype.isnative and a.flags.carray:
+        return _core.norm(a)
     return _core.norm(np.require(a, a.dtype.newbyteorder("="), ["C", "ALIGNED"]).reshape(-1))
 
 
 def clip_by_norm_(g: Array, max_norm: float) -> float:
     """g *= min(1, max_norm / |g|), in place. Returns |g| before clipping. Raises as all in-place functions do."""
-    return _core.scale_to_norm(_in_place(g, "g").reshape(-1), *ClipNorm(max_norm).norm_range)
+    return _core.scale_to_norm(_in_place(g, "g"), *ClipNorm(max_norm).norm_range)
 
 
 def normalize_(g: Array, norm: float = 1.0) -> float:
     """g *= norm / |g|, in place; zeros stay. Returns |g| before. Raises as all in-place functions do."""
-    return _core.scale_to_norm(_in_place(g, "g").reshape(-1), *NormalizeGradient(norm).norm_range)
+    return _core.scale_to_norm(_in_place(g, "g"), *NormalizeGradient(norm).norm_range)
 
 
 def clip_by_value_(g: Array, limit: float) -> None:
     """g = min(max(g, -limit), limit), in place."""
     bound = ClipValue(limit).limit
-    np.clip(_in_place(g, "g"), -bound, bound, out=g)
+    g = _in_place(g, "g")
+    np.minimum(np.maximum(g, -bound, out=g), bound, out=g)
 
 
 def prox_(w: Array, penalty: ElasticNet, step: float, *, bounds: Bounds | None = None) -> None:
@@ -195,7 +221,8 @@ def prox_(w: Array, penalty: ElasticNet, step: float, *, bounds: Bounds | None =
     """
     if not (np.isfinite(step) and step > 0):
         raise ValueError(f"step must be a finite number > 0, got {step!r}")
-    moved = penalty.prox(_in_place(w, "w"), step)
+    w = _in_place(w, "w")
+    moved = penalty.prox(w, step)
     w[...] = moved if bounds is None else bounds.project(moved)
 
 
@@ -219,8 +246,9 @@ def step_(
     first numbers of w penalty, decay and bounds cover, all unless given. g itself is not changed. Returns |g| before
     clipping where clipping needs it, else None. The same bits for any number of threads.
     """
-    _in_place(w, "w")
-    _in_place(slots, "slots", w.dtype, (optimizer.n_slots, *w.shape))
+    w = _in_place(w, "w")
+    slots = _in_place(slots, "slots", w.dtype, (optimizer.n_slots, *w.shape))
+    g = _shared(g)
     plain = isinstance(g, np.ndarray) and not isinstance(g, np.ma.MaskedArray) and g.flags.c_contiguous
     if not plain or g.dtype != w.dtype or g.shape != w.shape:
         what = f"{type(g).__name__} of shape {np.shape(g)}"
