@@ -476,6 +476,7 @@ SGD_PARAMETERS: dict[str, Row] = {
     "objective_tol": ({}, ["a", math.nan, -1.0, True, math.inf]),
     "target_loss": ({}, ["a", math.nan, True, math.inf]),
     "callbacks": ({}, ["print", 3, [print, None], True]),
+    "checkpoint": ({"random_state": 0}, [3, True, 1.5, ["folder"]]),
 }
 CLASS_WEIGHTS: Row = ({}, ["unbalanced", {7: 1.0}, {0: -1.0}, {0: math.nan}, {0: "a"}, [1, 2], 2.0, True])
 BAD_PARAMETERS: dict[str, dict[str, Row]] = {

@@ -98,6 +98,31 @@ CONTRACT: list[tuple[type, Any, tuple[str, ...]]] = [
     (theirs.SGDRegressor, ours.SGDRegressor(loss="pinball", n_jobs=2), SAMPLE_WEIGHTS),
     (theirs.SGDRegressor, ours.SGDRegressor(optimizer=Adam(0.1)), ()),
 ]
+# every other loss and penalty, and nothing exempted: a step of Adam on all of these small data is the same for a weight of 2
+# and for two rows
+CONTRACT += [
+    (theirs.SGDClassifier, ours.SGDClassifier(loss=loss, optimizer=Adam(0.1)), ())
+    for loss in (
+        "hinge",
+        "log_loss",
+        "squared_hinge",
+        "modified_huber",
+        "perceptron",
+        "squared_error",
+        "huber",
+        "pinball",
+    )
+]
+CONTRACT += [
+    (theirs.SGDRegressor, ours.SGDRegressor(loss=loss, optimizer=Adam(0.1)), ())
+    for loss in ("huber", "epsilon_insensitive", "squared_epsilon_insensitive", "pinball")
+]
+CONTRACT += [
+    (theirs.SGDClassifier, ours.SGDClassifier(penalty=p, optimizer=Adam(0.1)), ()) for p in ("l1", "elasticnet", None)
+]
+CONTRACT += [
+    (theirs.SGDRegressor, ours.SGDRegressor(penalty=p, optimizer=Adam(0.1)), ()) for p in ("l1", "elasticnet", None)
+]
 # arrays of other libraries
 NOT_PROMISED = re.compile("array_api")
 
