@@ -22,10 +22,12 @@ from gdfast import (
     CheckpointError,
     DataChangedError,
     ExponentialDecay,
+    LogisticRegression,
     ReduceOnPlateau,
     SGDClassifier,
     SGDRegressor,
 )
+from gdfast.backends import cpu
 from gdfast.checkpoint import load_arrays
 from gdfast.run_folder import KEPT, RunFolder, fingerprint, identity_of
 
@@ -118,6 +120,68 @@ def test_killed_runs_end_in_the_bits_of_the_undisturbed_one(name: str, tmp_path:
 @pytest.mark.parametrize("name", RUNS)
 def test_two_hundred_kills(name: str, tmp_path: Path) -> None:
     storm(name, tmp_path, 200, seed=2)
+
+
+FULL: dict[str, tuple[dict[str, Any], Any, Array, str]] = {
+    "preconditioned": ({"tol": 1e-7}, X, Y, "subsampled_newton"),
+    "sparse L-BFGS": ({"tol": 1e-7, "solver": "lbfgs"}, CSR, CSR_Y, "lbfgs"),
+    "softmax": ({"tol": 1e-5}, X[:30_000], Y[:30_000] + (X[:30_000, 0] > 1), "lbfgs"),
+}
+
+
+def full(name: str, folder: Path | None, **changed: Any) -> LogisticRegression:
+    settings, rows, labels, _ = FULL[name]
+    checkpoint = None if folder is None else Checkpoint(folder, seconds=0)
+    return LogisticRegression(**{"n_jobs": 2, **settings, "checkpoint": checkpoint, **changed}).fit(rows, labels)
+
+
+def full_storm(name: str, folder: Path, kills: int) -> None:
+    whole, draw, done = full(name, folder / "whole"), random.Random(7), 0
+    assert whole.fit_report_["solver"] == FULL[name][3]
+    while done < kills:
+        threads = 1 + done % 2
+        work = lambda: full(name, folder / "run", n_jobs=threads)  # noqa: B023, E731
+        if killed(work, draw.uniform(0.005, 1.5 * whole.fit_report_["seconds"])):
+            done += 1
+        else:
+            shutil.rmtree(folder / "run")
+    for resumed in (full(name, folder / "run", n_jobs=1), full(name, None)):
+        assert resumed.coef_.tobytes() == whole.coef_.tobytes()
+        assert resumed.intercept_.tobytes() == whole.intercept_.tobytes()
+        assert resumed.objective_curve_ == whole.objective_curve_
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_killed_full_data_solvers_end_in_the_same_bits(name: str, tmp_path: Path) -> None:
+    full_storm(name, tmp_path, 4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FULL)
+def test_two_hundred_kills_of_full_data_solvers(name: str, tmp_path: Path) -> None:
+    full_storm(name, tmp_path, 200)
+
+
+def test_a_finished_solver_reads_no_row_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = full("preconditioned", tmp_path)
+
+    def refuse(examples: Any, *args: Any) -> Any:
+        assert examples.n < len(X), "a pass over all rows"
+        return gradient(examples, *args)
+
+    gradient = cpu.gradient
+    monkeypatch.setattr(cpu, "gradient", refuse)
+    assert full("preconditioned", tmp_path).coef_.tobytes() == whole.coef_.tobytes()
+
+
+def test_full_data_solvers_refuse_other_runs_and_l1(tmp_path: Path) -> None:
+    full("preconditioned", tmp_path)
+    with pytest.raises(CheckpointError, match="penalty was"):
+        full("preconditioned", tmp_path, C=3.0)
+    with pytest.raises(DataChangedError):
+        LogisticRegression(checkpoint=tmp_path, tol=1e-7).fit(X[1:], Y[1:])
+    with pytest.raises(ValueError, match="L1 part of the penalty is not available"):
+        full("preconditioned", tmp_path / "other", l1_ratio=1.0)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if "sparse" not in name])

@@ -25,8 +25,11 @@ from gdfast import (
     BatchSource,
     Checkpoint,
     DataChangedError,
+    LinearRegression,
+    LogisticRegression,
     NpySource,
     ParquetSource,
+    Ridge,
     SGDClassifier,
     SGDRegressor,
 )
@@ -160,6 +163,52 @@ def test_labels_of_text_and_sorted_files(data: Any, tmp_path: Path) -> None:
     best = ScikitLogisticRegression(C=np.inf).fit(standard, names).decision_function(standard)
     loss, least = (np.logaddexp(0, -sign * z).mean() for z in (X64 @ model.coef_[0] + model.intercept_[0], best))
     assert loss < 1.01 * least
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_optimum_in_a_few_reads(kind: str, data: Any, tmp_path: Path) -> None:
+    """The scan and the passes of the solver; the same bits from memory, the optimum of the whole array."""
+    source = SOURCES[kind](tmp_path, *data)
+    model = LogisticRegression(C=0.1, class_weight="balanced", n_jobs=2).fit(source)
+    assert model.fit_report_["solver"] == "subsampled_newton"
+    assert model.fit_report_["passes"] <= 5  # of a Hessian of 3,000 rows, all that so little memory holds
+    memory = LogisticRegression(C=0.1, class_weight="balanced", n_jobs=1).fit(in_memory(source, data))
+    assert model.coef_.tobytes() == memory.coef_.tobytes()
+    X, y, weight = data
+    best = ScikitLogisticRegression(C=0.1, class_weight="balanced", tol=1e-10, max_iter=1000).fit(
+        X.astype(float), y, weight
+    )
+    np.testing.assert_allclose(model.coef_, best.coef_, rtol=2e-3, atol=2e-4)
+
+
+def test_several_classes_and_quantities_to_the_optimum(data: Any, tmp_path: Path) -> None:
+    X, y, weight = data
+    three = y + (X[:, 0] > 3)
+    model = LogisticRegression(tol=1e-6).fit(as_npy(tmp_path, X, three, weight))
+    whole = LogisticRegression(tol=1e-6).fit(X, three, weight)
+    np.testing.assert_allclose(model.coef_, whole.coef_, rtol=0.01, atol=1e-3)
+    target = (X @ np.arange(D)).astype(np.float32) + X[:, 0] ** 2
+    for kind in (Ridge, LinearRegression):
+        source = as_parquet(tmp_path, X, target, weight)
+        np.testing.assert_allclose(kind().fit(source).coef_, kind().fit(X, target, weight).coef_, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="L1 part of the penalty is not available"):
+        LogisticRegression(l1_ratio=1.0).fit(as_npy(tmp_path, *data))
+    with pytest.raises(ValueError, match="a source holds"):
+        Ridge().fit(source, target)
+
+
+def test_a_solver_killed_while_streaming(data: Any, tmp_path: Path) -> None:
+    source = as_parquet(tmp_path, *data)
+
+    def fit(folder: Path, threads: int) -> LogisticRegression:
+        return LogisticRegression(tol=1e-9, n_jobs=threads, checkpoint=Checkpoint(folder, 0)).fit(source)
+
+    whole, kills = fit(tmp_path / "whole", 2), 0
+    for number in range(6):
+        kills += killed(lambda n=number: fit(tmp_path / "run", 1 + n % 2), 0.03 + 0.02 * number)  # type: ignore[misc]
+    assert kills > 0
+    resumed = fit(tmp_path / "run", 1)
+    assert resumed.coef_.tobytes() == whole.coef_.tobytes()
 
 
 # ---------------------------------------------------------------------------------------------------- killed, interrupted

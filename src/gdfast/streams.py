@@ -265,6 +265,12 @@ class Summary:
     sample: Rows
     held: Rows | None
 
+    def stream(self, source: Source, encode: Encode, k: int, total_weight: float, held_out: float = 0.0) -> Stream:
+        """The rows to learn from."""
+        X, labels, weight = self.sample
+        few = Examples(X, *encode(labels, weight), k)
+        return Stream(source, encode, k, total_weight, few, (self.mean, self.variance), held_out)
+
 
 def summarise(source: Source, *, labels: bool, held_out: float = 0.0) -> Summary:
     room = memory_of(source.memory_limit) // SAMPLE // (source.d * source.dtype.itemsize)
@@ -534,14 +540,13 @@ class BatchSource(Source):
         return f"{len(self.rows)} batches, {self.n} x {self.d} {self.dtype}, checksum {self._value:08x}"
 
 
-def total_gradient(
-    examples: Examples | Stream, gradient: Callable[[Examples], tuple[float, Array]]
-) -> tuple[float, Array]:
-    """Sum over the blocks."""
+def over_blocks(examples: Examples | Stream, sums: Callable[[Examples], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Sums over all rows from those over a block"""
     if isinstance(examples, Examples):
-        return gradient(examples)
-    value, g = 0.0, np.zeros((examples.d + 1, examples.k))
+        return sums(examples)
+    total: tuple[Any, ...] | None = None
     for rows in examples.in_order():
-        v, part = gradient(rows)
-        value, g = value + v, g + part
-    return value, g
+        of_block = sums(rows)
+        total = of_block if total is None else tuple(a + b for a, b in zip(total, of_block, strict=True))
+    assert total is not None
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,16 +22,20 @@ from gdfast.estimators.linear import (
     check_number,
     check_seed,
     check_verbose,
+    checkpoint_of,
     probabilities,
 )
 from gdfast.losses import LogLoss, Loss, Softmax, SquaredError
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples
+from gdfast.run_folder import Checkpoint, RunFolder, fingerprint, identity_of
 from gdfast.scaling import LOOK, Scaling
 from gdfast.solvers import choose, lbfgs, newton, newton_cg, subsampled_newton
+from gdfast.solvers.journal import Journal
 from gdfast.solvers.objective import Objective, Solution
 from gdfast.sources import Table, as_table, as_target, as_weight
 from gdfast.sparse import without_zeros
+from gdfast.streams import Source, Stream, summarise
 
 Array = np.ndarray[Any, Any]
 
@@ -62,7 +67,8 @@ def _solve(
     began = time.perf_counter()
     far = Scaling.of_far_columns(objective.examples.sample(*LOOK).X) if objective.fit_intercept else None
     if far is not None:
-        scaled = replace(objective.examples, X=far.apply(objective.examples.X))
+        examples = objective.examples
+        scaled = replace(examples, X=far.apply(examples.X)) if isinstance(examples, Examples) else examples.scaled(far)
         objective, w = replace(objective, examples=scaled), far.to_standard(w)
     chosen, why = choose(objective)
     if solver == "lbfgs" and objective.penalty.l1 == 0:
@@ -72,7 +78,7 @@ def _solve(
     copies = table.copies
     try:
         with runtime.worker(), np.errstate(invalid="ignore"):
-            if chosen is lbfgs and objective.examples.k >= MANY_OUTPUTS:
+            if chosen is lbfgs and objective.examples.k >= MANY_OUTPUTS and isinstance(objective.examples, Examples):
                 rows = without_zeros(objective.examples.X, objective.threads, most=WORTH_SPARSE)
                 if rows is not None:
                     objective.examples = replace(objective.examples, X=rows)
@@ -81,9 +87,12 @@ def _solve(
                 objective, w, tol=tol * 1e-2, max_iter=max_iter, callback=model._progress("iteration")
             )
     except FloatingPointError:
-        as_table(X, threads=objective.threads)
+        if not isinstance(objective.examples, Stream):  # whose numbers are looked at as they are read
+            as_table(X, threads=objective.threads)
         raise
-    if not objective.proven:
+    if objective.journal is not None:
+        objective.journal.save()
+    if not (objective.proven or isinstance(objective.examples, Stream)):
         as_table(X, threads=objective.threads)
     if not np.isfinite(solution.w).all():
         raise FloatingPointError(f"{type(model).__name__}: the solver produced NaN or infinity; scale the columns of X")
@@ -126,6 +135,8 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
     solver : "auto" chooses from shape, loss and penalty, and says why in ``fit_report_``; "newton" and "lbfgs" force
         one. scikit-learn's names are accepted: all lead to the same optimum.
     n_jobs : threads; None for what OpenMP allows, -1 for all cores.
+    checkpoint : a folder, or ``gdfast.Checkpoint(folder, seconds=30)``: what each pass over all rows gave is saved there, and a
+        fit with the same data and settings continues what it finds, to the same bits. Not with an L1 part.
     dual, intercept_scaling, random_state : accepted for scikit-learn's sake; nothing here depends on them.
 
     Attributes
@@ -151,6 +162,7 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
         verbose: int = 0,
         warm_start: bool = False,
         n_jobs: int | None = None,
+        checkpoint: Any = None,
     ) -> None:
         self.penalty = penalty
         self.C = C
@@ -166,6 +178,7 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
         self.verbose = verbose
         self.warm_start = warm_start
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
 
     def _elastic_net(self, total_weight: float) -> ElasticNet:
         C = check_number(self, "C", low=0, closed=False, infinite=True)
@@ -176,8 +189,9 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
         return ElasticNet(1 / (C * total_weight), {"l1": 1.0, "l2": 0.0}.get(named, float(mix)))
 
     @all_or_nothing
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
-        """X: (n, d) array, sparse matrix or data frame; y: (n,) labels; sample_weight: (n,) or None.
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> LogisticRegression:
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) labels; sample_weight: (n,) or None. X may be a source
+        (``gdfast.ParquetSource``), which holds labels and weights.
 
         Raises ValueError for what cannot be learned from (shapes, NaN, one class, negative weights, ...), naming it.
         """
@@ -189,25 +203,67 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
         tol = check_number(self, "tol", low=0, infinite=True)
         max_iter = check_number(self, "max_iter", low=1, integer=True)
         self._elastic_net(1.0)
+        checkpoint = checkpoint_of(self)
         threads = runtime.threads(self.n_jobs)
-        table = self._read(X, first=True, check_finite=False)
         before = getattr(self, "classes_", None)
-        codes = self._encode(y, table.n)
-        weight = self._row_weights(codes, sample_weight, self.class_weight, table.dtype)
-        k = 1 if len(self.classes_) == 2 else len(self.classes_)
+        source = X if isinstance(X, Source) else None
+        if source is not None and not (y is None and sample_weight is None):
+            raise ValueError("a source holds labels and weights: y and sample_weight must be None")
+        examples: Examples | Stream
+        if source is not None and not source.fits:
+            table, examples = self._stream(source)
+        else:
+            X, y, sample_weight = (X, y, sample_weight) if source is None else source.load()
+            table, examples = self._rows(X, y, sample_weight)
+        k = examples.k
         loss: Loss = LogLoss() if k == 1 else Softmax()
-        examples = Examples(table.X, codes.astype(table.dtype), weight, k)
-        objective = Objective(
-            examples, loss, self._elastic_net(examples.total_weight), bool(self.fit_intercept), threads
-        )
+        penalty = self._elastic_net(examples.total_weight)
         w = np.zeros((table.d + 1, k))
         known = before is not None and np.array_equal(before, self.classes_)
         if self.warm_start and known and self.coef_.shape == (k, table.d):
             w = self._weights(np.float64)
-        solution = _solve(self, X, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
+        with self._folder(checkpoint, examples, penalty, w, tol) as folder:
+            journal = None if folder is None else Journal(folder)
+            objective = Objective(examples, loss, penalty, bool(self.fit_intercept), threads, journal=journal)
+            solution = _solve(self, X, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
         self._set_weights(solution.w.astype(table.dtype))
+        self._name_features(source)
         self.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
         return self
+
+    def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Table, Examples]:
+        table = self._read(X, first=True, check_finite=False)
+        codes = self._encode(y, table.n)
+        weight = self._row_weights(codes, sample_weight, self.class_weight, table.dtype)
+        k = 1 if len(self.classes_) == 2 else len(self.classes_)
+        return table, Examples(table.X, codes.astype(table.dtype), weight, k)
+
+    def _stream(self, source: Source) -> tuple[Table, Stream]:
+        with runtime.worker():
+            summary = summarise(source, labels=True)
+        self._encode(summary.labels, len(summary.labels))
+        k = 1 if len(self.classes_) == 2 else len(self.classes_)
+        stream = self._stream_of_classes(
+            source, summary, self.class_weight, lambda codes: codes.astype(source.dtype), k
+        )
+        self.n_features_in_ = source.d
+        self.__dict__.pop("feature_names_in_", None)
+        return Table(stream.few.X, source.n, source.d, source.dtype, ()), stream
+
+    def _folder(
+        self, checkpoint: Checkpoint | None, examples: Examples | Stream, penalty: ElasticNet, w: Array, tol: float
+    ) -> AbstractContextManager[RunFolder | None]:
+        if checkpoint is None:
+            return nullcontext()
+        settings = {"model": type(self).__name__, "penalty": identity_of(penalty), "start": identity_of(w)}
+        settings |= {"tol": identity_of(tol), "solver": self.solver, "class_weight": repr(self.class_weight)}
+        settings |= {"fit_intercept": repr(bool(self.fit_intercept))}
+        if isinstance(examples, Stream):
+            data = examples.source.identity()
+            settings["blocks"] = f"of {examples.source.rows_of_block} rows"
+        else:
+            data = fingerprint(examples.X, examples.y, examples.weight)
+        return RunFolder(checkpoint, {"data": data, **settings})
 
     def predict_proba(self, X: Any) -> Array:
         """(n, n_classes) probabilities, in the order of ``classes_``."""
@@ -225,6 +281,14 @@ class LeastSquares(LinearRegressor):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, alpha: Any, *, tol: float, max_iter: int, solver: str) -> None:
         threads = runtime.threads(getattr(self, "n_jobs", None))
+        source = X if isinstance(X, Source) else None
+        if source is not None:
+            if not (y is None and sample_weight is None):
+                raise ValueError("a source holds targets and weights: y and sample_weight must be None")
+            if not source.fits:
+                self._fit_stream(source, alpha, threads, tol=tol, max_iter=max_iter, solver=solver)
+                return
+            X, y, sample_weight = source.load()
         table = self._read(X, first=True, check_finite=False)
         target = as_target(y, table.n, dtype=table.dtype)
         weight = as_weight(sample_weight, table.n, dtype=table.dtype)
@@ -248,10 +312,35 @@ class LeastSquares(LinearRegressor):
             w[:, group] = solution.w
             iterations.append(solution.n_iter)
         self._set_weights(w.astype(table.dtype))
+        self._name_features(source)
         self._shape_of_targets(one)
         if not self.fit_intercept:
             self.intercept_ = 0.0
         self.n_iter_ = max(iterations)
+
+    def _fit_stream(self, source: Source, alpha: Any, threads: int, *, tol: float, max_iter: int, solver: str) -> None:
+        if np.ndim(alpha) > 0 and np.shape(alpha) != (1,):
+            raise ValueError(f"alpha has {np.size(alpha)} numbers, a source has one target: they must agree")
+        with runtime.worker():
+            summary = summarise(source, labels=False)
+
+        def encode(y: Array, weight: Array | None) -> tuple[Array, Array | None]:
+            return as_target(y, len(y), dtype=source.dtype), weight
+
+        stream = summary.stream(source, encode, 1, summary.total_weight)
+        penalty = ElasticNet(float(np.max(alpha)) / stream.total_weight)
+        objective = Objective(stream, SquaredError(), penalty, bool(self.fit_intercept), threads)
+        table = Table(stream.few.X, source.n, source.d, source.dtype, ())
+        w = np.zeros((source.d + 1, 1))
+        solution = _solve(self, source, table, objective, w, solver=solver, tol=tol, max_iter=max_iter)
+        self.n_features_in_ = source.d
+        self.__dict__.pop("feature_names_in_", None)
+        self._name_features(source)
+        self._set_weights(solution.w.astype(source.dtype))
+        self._shape_of_targets(True)
+        if not self.fit_intercept:
+            self.intercept_ = 0.0
+        self.n_iter_ = solution.n_iter
 
     def predict(self, X: Any) -> Array:
         """X coef_' + intercept_"""
@@ -294,8 +383,9 @@ class LinearRegression(LeastSquares):
         self.positive = positive
 
     @all_or_nothing
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:
-        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> LinearRegression:
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; or X a
+        source (``gdfast.ParquetSource``), which holds targets and weights."""
         self._check_flags()
         tol = check_number(self, "tol", low=0, infinite=True)
         self._fit(X, y, sample_weight, 0.0, tol=tol, max_iter=1000, solver="auto")
@@ -336,8 +426,9 @@ class Ridge(LeastSquares):
         self.n_jobs = n_jobs
 
     @all_or_nothing
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Ridge:
-        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Ridge:
+        """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; or X a
+        source (``gdfast.ParquetSource``), which holds targets and weights."""
         self._check_flags()
         check_seed(self)
         check_choice(self, "solver", _RIDGE_SOLVERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from gdfast import runtime
 from gdfast.backends import cpu
 from gdfast.losses import sigmoid
+from gdfast.run_folder import Checkpoint
 from gdfast.sources import Table, as_labels, as_table, as_weight
-from gdfast.streams import Source
+from gdfast.streams import Source, Stream, Summary
 
 Array = np.ndarray[Any, Any]
 Fit = TypeVar("Fit", bound=Callable[..., Any])
@@ -79,6 +81,16 @@ def check_verbose(owner: object) -> None:
     """The parameter ``verbose`` of ``owner``: True, False or an integer >= 0. Raises ValueError otherwise."""
     if not isinstance(getattr(owner, "verbose"), (bool, np.bool_)):  # noqa: B009
         check_number(owner, "verbose", low=0, integer=True)
+
+
+def checkpoint_of(owner: Any) -> Checkpoint | None:
+    """The parameter ``checkpoint`` of ``owner``. Raises ValueError for anything but None, a folder and a ``Checkpoint``."""
+    value = owner.checkpoint
+    if value is None or isinstance(value, Checkpoint):
+        return value
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"checkpoint must be None, a folder or gdfast.Checkpoint(folder), got {value!r}")
+    return Checkpoint(value)
 
 
 def all_or_nothing(fit: Fit) -> Fit:
@@ -238,6 +250,29 @@ class LinearClassifier(ClassifierMixin, LinearModel):
         per_class = class_weights(class_weight, self.classes_, codes, weight)
         rows = per_class[codes] if weight is None else per_class[codes] * weight
         return as_weight(rows, len(codes), dtype=dtype, name="sample_weight * class_weight")
+
+    def _stream_of_classes(
+        self,
+        source: Source,
+        summary: Summary,
+        class_weight: Any,
+        targets: Callable[[Array], Array],
+        k: int,
+        held_out: float = 0.0,
+    ) -> Stream:
+        """targets: those of the kernels from class codes."""
+        classes, weights, factor = self.classes_, summary.weights, None
+        if class_weight is not None:
+            factor = class_weights(class_weight, classes, np.arange(len(classes)), weights).astype(source.dtype)
+            weights = weights * factor
+
+        def encode(y: Array, weight: Array | None) -> tuple[Array, Array | None]:
+            codes = np.searchsorted(classes, y)
+            if factor is not None:
+                weight = factor[codes] if weight is None else factor[codes] * weight
+            return targets(codes), weight
+
+        return summary.stream(source, encode, k, float(weights.sum()), held_out)
 
     def decision_function(self, X: Any) -> Array:
         """The margins: (n,) for two classes, positive for ``classes_[1]``; else (n, n_classes)."""

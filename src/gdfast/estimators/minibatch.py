@@ -26,7 +26,7 @@ from gdfast.scaling import LOOK, Scaling, spread
 from gdfast.solvers import learning_rate, minibatch
 from gdfast.solvers.stopping import Stopping
 from gdfast.sources import Table, as_table, as_target
-from gdfast.streams import Encode, Source, Stream, Summary, summarise
+from gdfast.streams import Source, Stream, summarise
 
 Array = np.ndarray[Any, Any]
 
@@ -176,13 +176,6 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             held = Held(X, stream.encode(labels, None)[0], weight)
         table = Table(stream.few.X, source.n, source.d, source.dtype, ())
         self._run(table, stream, loss, held, coef_init, intercept_init, data)
-
-    def _stream_of(
-        self, source: Source, summary: Summary, encode: Encode, k: int, total_weight: float, held_out: float
-    ) -> Stream:
-        X, labels, weight = summary.sample
-        few = Examples(X, *encode(labels, weight), k)
-        return Stream(source, encode, k, total_weight, few, (summary.mean, summary.variance), held_out)
 
     def _held_out(self, X: Any, y: Any, examples: Examples, loss: Loss) -> Held | None:
         if X is None and y is None:

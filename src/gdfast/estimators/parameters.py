@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from sklearn.base import BaseEstimator
 
 from gdfast import optimizers
 from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
-from gdfast.estimators.linear import check_choice, check_flag, check_number, check_seed, check_verbose
+from gdfast.estimators.linear import check_choice, check_flag, check_number, check_seed, check_verbose, checkpoint_of
 from gdfast.layouts import bytes_of_row
 from gdfast.losses import Loss, named
 from gdfast.optimizers import SGD, Optimizer
@@ -87,11 +86,7 @@ class DescentParameters(BaseEstimator):
             raise ValueError(
                 f"checkpoint needs an integer random_state, so that a run can be repeated; got {self.random_state!r}"
             )
-        if isinstance(self.checkpoint, Checkpoint):
-            return self.checkpoint
-        if not isinstance(self.checkpoint, (str, os.PathLike)):
-            raise ValueError(f"checkpoint must be None, a folder or gdfast.Checkpoint(folder), got {self.checkpoint!r}")
-        return Checkpoint(self.checkpoint)
+        return checkpoint_of(self)
 
     def _loss(self) -> Loss:
         return named(self.loss, epsilon=self.epsilon)

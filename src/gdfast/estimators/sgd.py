@@ -15,7 +15,6 @@ from gdfast.estimators.linear import (
     all_or_nothing,
     check_choice,
     check_number,
-    class_weights,
     probabilities,
 )
 from gdfast.estimators.minibatch import SGDModel
@@ -167,22 +166,15 @@ class SGDClassifier(LinearClassifier, SGDModel):
         return table, Examples(table.X, _targets(codes, loss, k, table.dtype), weight, k), loss
 
     def _stream(self, source: Source, summary: Summary, held_out: float) -> tuple[Stream, Loss]:
-        codes = self._encode(summary.labels, len(summary.labels))
-        classes, k, loss, factor = self.classes_, len(self.classes_), self._loss(), None
-        weights = summary.weights
-        if self.class_weight is not None:
-            factor = class_weights(self.class_weight, classes, codes, weights).astype(source.dtype)
-            weights = weights * factor
+        self._encode(summary.labels, len(summary.labels))
+        k, loss = len(self.classes_), self._loss()
         if k == 2:
             k, loss = 1, named("log_loss") if loss.target == "class" else loss
 
-        def encode(y: Array, weight: Array | None) -> tuple[Array, Array | None]:
-            codes = np.searchsorted(classes, y)
-            if factor is not None:
-                weight = factor[codes] if weight is None else factor[codes] * weight
-            return _targets(codes, loss, k, source.dtype), weight
+        def targets(codes: Array) -> Array:
+            return _targets(codes, loss, k, source.dtype)
 
-        return self._stream_of(source, summary, encode, k, float(weights.sum()), held_out), loss
+        return self._stream_of_classes(source, summary, self.class_weight, targets, k, held_out), loss
 
     def _held(self, X: Any, y: Any, like: Examples, loss: Loss) -> Held:
         table = self._read_held(X, like.dtype)
@@ -402,7 +394,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
             check_target_range(target, loss)
             return target, weight
 
-        return self._stream_of(source, summary, encode, 1, summary.total_weight, held_out), loss
+        return summary.stream(source, encode, 1, summary.total_weight, held_out), loss
 
     def _held(self, X: Any, y: Any, like: Examples, loss: Loss) -> Held:
         table = self._read_held(X, like.dtype)

@@ -20,7 +20,7 @@ from gdfast.plan import EpochReport, Examples, Member, Part, Plan, State
 from gdfast.run_folder import RunFolder
 from gdfast.schedules import Plateau, ReduceOnPlateau, as_schedule
 from gdfast.solvers.stopping import Epoch, History, Stopping, Watch
-from gdfast.streams import Stream, total_gradient
+from gdfast.streams import Stream, over_blocks
 
 Array = np.ndarray[Any, Any]
 Callback = Callable[[Epoch], object]
@@ -116,7 +116,7 @@ def gradient_norm(
 ) -> float:
     """|gradient of the objective over all rows| at w: the smallest subgradient where there is an L1 part, without what
     pushes against a bound that is reached."""
-    _, g = total_gradient(examples, lambda rows: backend.gradient(rows, plan.loss, w, plan.fit_intercept, threads))
+    _, g = over_blocks(examples, lambda rows: backend.gradient(rows, plan.loss, w, plan.fit_intercept, threads))
     g /= examples.total_weight
     v, inner = w[:-1].astype(np.float64).reshape(-1), g[:-1].reshape(-1)
     factors = 1.0 if plan.penalty.factors is None else of_each("factors", plan.penalty.factors, v.size)

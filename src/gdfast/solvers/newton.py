@@ -16,6 +16,7 @@ import numpy as np
 from gdfast.layouts import to_dense
 from gdfast.plan import Examples
 from gdfast.solvers.objective import Factor, Objective, PseudoInverse, Solution, inner, length
+from gdfast.streams import Stream
 
 Array = np.ndarray[Any, Any]
 
@@ -88,7 +89,7 @@ def minimize(
     return Solution(accepted, f_accepted, norm, excess, max_iter, False, reason, history, factor)
 
 
-def _varies(examples: Examples) -> bool:
+def _varies(examples: Examples | Stream) -> bool:
     """Is any column not constant, in some hundred rows?"""
     X = to_dense(examples.sample(100).X)
     return bool((X[1:] != X[0]).any())

@@ -4,6 +4,7 @@ and what they share."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ from gdfast.backends import cpu
 from gdfast.losses import Loss
 from gdfast.penalties import ElasticNet
 from gdfast.plan import Examples, NewtonSystem
+from gdfast.solvers.journal import Journal
+from gdfast.streams import Stream, over_blocks
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +41,7 @@ class Objective:
     take it handle it by its proximal operator.
     """
 
-    examples: Examples
+    examples: Examples | Stream
     loss: Loss
     penalty: ElasticNet
     fit_intercept: bool = True
@@ -46,6 +49,7 @@ class Objective:
     backend: ModuleType = cpu
     passes: int = 0
     first: float | None = None
+    journal: Journal | None = None
     proven: bool = False  # a pass over all rows gave finite numbers, which no NaN or infinity in X, y or weight allows
 
     def __post_init__(self) -> None:
@@ -76,15 +80,21 @@ class Objective:
 
     def gradient(self, w: Array) -> tuple[float, Array]:
         """(f without the L1 part, its gradient)"""
-        value, g = self.backend.gradient(
-            self.examples, self.loss, w.astype(self.examples.dtype), self.fit_intercept, self.threads
+        inner_w, intercept = w.astype(self.examples.dtype), self.fit_intercept
+        value, g = self._pass(
+            "gradient", w, lambda rows: self.backend.gradient(rows, self.loss, inner_w, intercept, self.threads)
         )
         return self._penalized(value, g, w)
 
+    def _pass(self, kind: str, w: Array, sums: Callable[[Examples], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """Over all rows, unless the journal of the run has it."""
+        return (self.journal or Journal()).get(kind, w, lambda: over_blocks(self.examples, sums))
+
     def hessian(self, w: Array) -> tuple[float, Array, Array]:
         """As gradient, and the Hessian (d + 1, d + 1) of output 0."""
-        value, g, H = self.backend.hessian(
-            self.examples, self.loss, w.astype(self.examples.dtype), self.fit_intercept, self.threads
+        inner_w, intercept = w.astype(self.examples.dtype), self.fit_intercept
+        value, g, H = self._pass(
+            "hessian", w, lambda rows: self.backend.hessian(rows, self.loss, inner_w, intercept, self.threads)
         )
         f, g = self._penalized(value, g, w)
         H /= self.total_weight
