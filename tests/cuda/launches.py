@@ -29,7 +29,7 @@ def build(
 ) -> machine_code.Build:  # fmt: skip
     kind = KIND[real]
     a = kind[::1]
-    signature = types.void(a, a, a, a, kind, a, int64, int64)
+    signature = types.void(a, a, a, a, kind, a, int64[::1], int64, int64)
     return machine_code.build(
         module.gradient_kernel(shape_for(d, real), loss, weighted=weighted), signature, capability
     )
@@ -80,7 +80,18 @@ class Launch:
         p = X.dtype.type(loss.parameters()[0] if loss.parameters() else 0)
         weights = targets if weight is None else ptx.aligned(weight)
         self.found = kernel.launch(
-            BLOCKS, shape.threads, ptx.aligned(X), targets, weights, ptx.aligned(w), p, parts, 0, len(X), seed=seed
+            BLOCKS,
+            shape.threads,
+            ptx.aligned(X),
+            targets,
+            weights,
+            ptx.aligned(w),
+            p,
+            parts,
+            ptx.aligned(np.zeros(1, np.int64)),
+            0,
+            len(X),
+            seed=seed,
         )
         self.parts = parts
         self.sums = parts.reshape(BLOCKS, -1).sum(axis=0, dtype=np.float64)

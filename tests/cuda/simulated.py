@@ -10,16 +10,23 @@ from typing import Any
 import numba.cuda.simulator.kernel
 import numpy as np
 import pytest
+from rules import every_kernel
 
 from gdfast import losses, ops
+from gdfast.backends import cuda as cuda_backend
 from gdfast.backends import reference
 from gdfast.backends.cuda import Cuda
 from gdfast.backends.cuda import losses as device_losses
+from gdfast.backends.cuda import optimizers as device_optimizers
 from gdfast.backends.cuda.device import SIMULATED
 from gdfast.backends.cuda.gradient import gradient_kernel, sum_kernel
 from gdfast.backends.cuda.shapes import shape_for
+from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
 from gdfast.losses import Loss
-from gdfast.plan import Examples
+from gdfast.optimizers import SGD
+from gdfast.order import keys_of, order_rows
+from gdfast.penalties import Bounds, ElasticNet
+from gdfast.plan import Examples, Plan, State
 from gdfast.scaling import Scaling
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +61,9 @@ def launched(X: Array, y: Array, weight: Array | None, w: Array, loss: Loss, blo
     parts, out = np.full(blocks * (shape.d + 2), np.nan, dtype=real), np.full(shape.d + 2, np.nan)
     p = X.dtype.type(loss.parameters()[0] if loss.parameters() else 0)
     kernel = gradient_kernel(shape, loss.name, weighted=weight is not None)
-    kernel[blocks, shape.threads](filled.ravel(), y, y if weight is None else weight, v, p, parts, 0, n)
+    kernel[blocks, shape.threads](
+        filled.ravel(), y, y if weight is None else weight, v, p, parts, np.zeros(1, np.int64), 0, n
+    )
     sum_kernel()[-(-len(out) // 64), 64](parts, blocks, len(out), out)
     assert np.isfinite(parts).all()
     assert not out[d:-2].any()
@@ -134,9 +143,9 @@ def test_rows_go_up_once_and_scaled_columns_as_they_are_seen() -> None:
     wanted, expected_g = reference.gradient(examples, losses.LogLoss(), w[:, None], False)
     assert value == pytest.approx(wanted, rel=1e-12)
     np.testing.assert_allclose(g, expected_g, rtol=0, atol=1e-12)
-    held, spent = backend._resident, backend.transfer_seconds
+    (held,), spent = backend._held, backend.transfer_seconds
     backend.gradient(examples, losses.LogLoss(), w[:, None], True)
-    assert backend._resident is held
+    assert backend._held == [held]
     assert backend.transfer_seconds > spent > 0
 
 
@@ -156,3 +165,80 @@ def test_rows_that_do_not_fit_are_counted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(backend._device, "free_memory", lambda: 100)
     with pytest.raises(MemoryError, match=r"device='cuda:0' has 0.0 GB of free memory, 8 rows of 3 columns need"):
         backend.gradient(Examples(X, y, None), losses.LogLoss(), w[:, None], True)
+
+
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of 32 threads: the simulator's time goes with their number."""
+    monkeypatch.setattr(cuda_backend, "shape_for", lambda d, real: replace(shape_for(d, real), threads=32))
+    monkeypatch.setattr(cuda_backend, "THREADS", 32)
+
+
+@pytest.mark.parametrize(("n", "block"), [(1, 1), (50, 1), (97, 4), (64, 64), (100, 7)])
+def test_rows_are_shuffled_as_on_the_cpu(n: int, block: int) -> None:
+    plan = Plan(loss=losses.LogLoss(), optimizer=SGD(), seed=5, block=block)
+    order = Cuda(0)._order(n, plan, 3).copy_to_host()
+    assert np.array_equal(order, order_rows(n, keys_of(5, 3), block=min(block, n)))
+
+
+@pytest.mark.parametrize("kernel", list(every_kernel(0.05)))
+def test_every_optimizer_goes_the_way_of_the_reference(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+    X, y, weight, _ = problem(50, 5, "float64", losses.LogLoss())
+    optimizer = replace(every_kernel(0.05)[kernel], weight_decay=0.01)
+    plan = Plan(
+        loss=losses.LogLoss(), optimizer=optimizer, penalty=ElasticNet(0.01, 0.5), clipping=ClipNorm(0.3), batch_size=20,
+        seed=3, block=4, average_from=2, bounds=Bounds(-0.5, 0.6),
+    )  # fmt: skip
+    same_way(Examples(X, y, weight), plan, epochs=3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clipping": ClipValue(0.02)},
+        {"clipping": NormalizeGradient(0.5)},
+        {"fit_intercept": False, "shuffle": False},
+        {"penalty": ElasticNet(0.1, 1.0, np.array([0.0, 1.0, 2.0, 0.5, 1.0]))},
+        {"accumulate": 2, "mean_weight": 1.5, "block": 1},
+    ],
+    ids="-".join,
+)
+def test_every_part_of_a_plan_counts(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+    X, y, weight, _ = problem(50, 5, "float64", losses.LogLoss())
+    plan = Plan(loss=losses.LogLoss(), optimizer=SGD(0.1, momentum=0.9), batch_size=16, seed=1)
+    same_way(Examples(X, y, weight), replace(plan, **change), epochs=2)
+
+
+def same_way(examples: Examples, plan: Plan, epochs: int) -> None:
+    """The same states and reports as the reference, epoch after epoch."""
+    mine, theirs = (State.start(plan, np.zeros((examples.d + 1, 1))) for _ in range(2))
+    backend = Cuda(0)
+    for _ in range(epochs):
+        rates = plan.optimizer.rates(mine.step, plan.steps(examples.n))
+        found = backend.epoch(examples, plan, mine, rates)
+        wanted = reference.epoch(examples, plan, theirs, rates)
+        assert (found.steps, found.finite) == (wanted.steps, wanted.finite)
+        np.testing.assert_allclose(found.norms, wanted.norms, rtol=1e-9)
+        np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-9)
+        assert (mine.step, mine.epoch) == (theirs.step, theirs.epoch)
+        np.testing.assert_allclose(mine.w, theirs.w, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(mine.slots, theirs.slots, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(mine.weights, theirs.weights, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the simulator's numbers are NumPy's
+def test_an_epoch_ends_at_a_step_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+    X, y, _, _ = problem(48, 5, "float64", losses.LogLoss())
+    X[20] = np.inf
+    plan = Plan(loss=losses.SquaredError(), optimizer=SGD(0.1), batch_size=16, shuffle=False)
+    state = State.start(plan, np.full((6, 1), 0.1))
+    report = Cuda(0).epoch(Examples(X, y, None), plan, state, np.full(3, 0.1))
+    assert (report.steps, report.finite) == (1, False)
+    assert (state.step, state.epoch) == (1, 0)
+    assert np.isfinite(state.w).all()
+
+
+def test_optimizers_are_those_of_the_formulas() -> None:
+    assert sorted(device_optimizers.of("float32")) == sorted(every_kernel(0.1))

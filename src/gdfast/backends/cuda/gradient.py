@@ -16,11 +16,12 @@ from gdfast.backends.cuda.device import FULL, REALS, WARP, cuda, float64, int64,
 from gdfast.backends.cuda.shapes import Shape
 
 
-def gradient_kernel(shape: Shape, loss: str, *, weighted: bool) -> Any:
-    """kernel(X, y, weight, w, p, parts, first, count) for rows first, ..., first + count - 1.
+def gradient_kernel(shape: Shape, loss: str, *, weighted: bool, ordered: bool = False) -> Any:
+    """kernel(X, y, weight, w, p, parts, order, first, count) for rows first, ..., first + count - 1, of ``order`` if ordered.
 
     X: (n * d,) rows of shape.d numbers, aligned to 16 bytes; y: (n,); weight: (n,), not read unless weighted; w: (d + 1,),
-    intercept last; p: parameter of the loss; parts: (blocks * (d + 2),), written whole.
+    intercept last; p: parameter of the loss; parts: (blocks * (d + 2),), written whole; order: (n,) row numbers, not
+    read unless ordered.
     """
     function, kind, load_vector = losses.of(shape.real)[loss], REALS[shape.real], load[shape.real]
     d, lanes, rows, threads = shape.d, shape.lanes, shape.rows, shape.threads
@@ -38,7 +39,7 @@ def gradient_kernel(shape: Shape, loss: str, *, weighted: bool) -> Any:
     mask, last_load = lanes - 1, d // per_load - 1
     zero = kind(0.0)
 
-    def gradient(X, y, weight, w, p, parts, first, count):
+    def gradient(X, y, weight, w, p, parts, order, first, count):
         memory = cuda.shared.array(shared, kind)
         v = cuda.local.array(held, kind)
         g = cuda.local.array(held, kind)
@@ -60,7 +61,8 @@ def gradient_kernel(shape: Shape, loss: str, *, weighted: bool) -> Any:
         while base < count:  # the same number of times for all threads of a block: shuffles and barriers see all lanes
             row = base + group
             for u in range(rows):
-                start = (first + min(row + u * groups, last)) * d
+                at = first + min(row + u * groups, last)
+                start = (order[at] if ordered else at) * d
                 for i in range(loads):
                     place = lane + lanes * i if whole else min(lane + lanes * i, last_load)
                     loaded = load_vector(X, start + per_load * place)
@@ -87,6 +89,8 @@ def gradient_kernel(shape: Shape, loss: str, *, weighted: bool) -> Any:
             for u in range(rows):
                 i = row + u * groups
                 at = first + min(i, last)
+                if ordered:
+                    at = order[at]
                 value, slope = function(z[u] + b, y[at], p)
                 if weighted:
                     value *= weight[at]
