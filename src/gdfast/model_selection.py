@@ -187,6 +187,10 @@ def _check(estimator: Any) -> None:
             raise ValueError(
                 f"{name}={getattr(estimator, name)!r} is not possible with several models in one pass: {what}"
             )
+    if estimator.device != "cpu":
+        raise ValueError(
+            f"device={estimator.device!r} is not possible with several models in one pass: set device='cpu'"
+        )
     if isinstance(getattr(estimator, "class_weight", None), str):
         raise ValueError("class_weight='balanced' depends on the fold; pass a dict of weights")
 

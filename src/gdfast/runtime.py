@@ -70,17 +70,23 @@ def device(name: str) -> str:
     name: "cpu"; "cuda" (the first GPU) or "cuda:1"; "auto": the first GPU where there is a usable one, else "cpu".
     Raises ValueError for another name, RuntimeError where a GPU is asked for and something is missing: what, and what to do.
     """
-    found = re.fullmatch(r"cpu|auto|cuda(?::(\d+))?", name) if isinstance(name, str) else None
-    if found is None:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or a numbered one such as 'cuda:1'; got {name!r}")
+    number = check_device(name)
     if name == "cpu":
         return name
     try:
-        return f"cuda:{_usable_gpu(name, int(found.group(1) or 0))}"
+        return f"cuda:{_usable_gpu(name, number)}"
     except RuntimeError:
         if name == "auto":
             return "cpu"
         raise
+
+
+def check_device(name: str) -> int:
+    """The number in the name of a device, 0 where it has none. Raises ValueError for what is no name of a device."""
+    found = re.fullmatch(r"cpu|auto|cuda(?::(\d+))?", name) if isinstance(name, str) else None
+    if found is None:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or a numbered one such as 'cuda:1'; got {name!r}")
+    return int(found.group(1) or 0)
 
 
 def _usable_gpu(name: str, number: int) -> int:

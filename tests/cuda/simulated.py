@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rules import every_kernel
 
-from gdfast import losses, ops
+from gdfast import SGDClassifier, SGDRegressor, losses, ops
 from gdfast.backends import cuda as cuda_backend
 from gdfast.backends import reference
 from gdfast.backends.cuda import Cuda
@@ -23,10 +23,10 @@ from gdfast.backends.cuda.gradient import gradient_kernel, sum_kernel
 from gdfast.backends.cuda.shapes import shape_for
 from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
 from gdfast.losses import Loss
-from gdfast.optimizers import SGD
+from gdfast.optimizers import SGD, Adam
 from gdfast.order import keys_of, order_rows
 from gdfast.penalties import Bounds, ElasticNet
-from gdfast.plan import Examples, Plan, State
+from gdfast.plan import EpochReport, Examples, Part, Plan, State
 from gdfast.scaling import Scaling
 
 Array = np.ndarray[Any, Any]
@@ -216,15 +216,20 @@ def same_way(examples: Examples, plan: Plan, epochs: int) -> None:
     backend = Cuda(0)
     for _ in range(epochs):
         rates = plan.optimizer.rates(mine.step, plan.steps(examples.n))
-        found = backend.epoch(examples, plan, mine, rates)
-        wanted = reference.epoch(examples, plan, theirs, rates)
-        assert (found.steps, found.finite) == (wanted.steps, wanted.finite)
-        np.testing.assert_allclose(found.norms, wanted.norms, rtol=1e-9)
-        np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-9)
-        assert (mine.step, mine.epoch) == (theirs.step, theirs.epoch)
-        np.testing.assert_allclose(mine.w, theirs.w, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(mine.slots, theirs.slots, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(mine.weights, theirs.weights, rtol=1e-9, atol=1e-12)
+        for part, of_part in ((Part(0, 0, False), rates[:1]), (Part(0, 1, True), rates[1:])):
+            found = backend.epoch(examples, plan, mine, of_part, part=part)
+            wanted = reference.epoch(examples, plan, theirs, of_part, part=part)
+            agree(mine, theirs, found, wanted)
+
+
+def agree(mine: State, theirs: State, found: EpochReport, wanted: EpochReport) -> None:
+    assert (found.steps, found.finite) == (wanted.steps, wanted.finite)
+    np.testing.assert_allclose(found.norms, wanted.norms, rtol=1e-9)
+    np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-9)
+    assert (mine.step, mine.epoch) == (theirs.step, theirs.epoch)
+    np.testing.assert_allclose(mine.w, theirs.w, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(mine.slots, theirs.slots, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(mine.weights, theirs.weights, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the simulator's numbers are NumPy's
@@ -242,3 +247,28 @@ def test_an_epoch_ends_at_a_step_that_is_not_finite(monkeypatch: pytest.MonkeyPa
 
 def test_optimizers_are_those_of_the_formulas() -> None:
     assert sorted(device_optimizers.of("float32")) == sorted(every_kernel(0.1))
+
+
+@pytest.mark.parametrize("real", ERROR)
+def test_an_estimator_trains_on_a_device(real: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+    X, y, weight, _ = problem(60, 5, real, losses.LogLoss())
+    options: dict[str, Any] = {
+        "loss": "log_loss", "optimizer": Adam(0.05), "batch_size": 20, "max_iter": 3, "tol": None, "random_state": 1,
+        "clip_norm": 0.5, "standardize": True, "average": True, "early_stopping": True,
+    }  # fmt: skip
+    found = SGDClassifier(device="cuda", **options).fit(X, y, sample_weight=weight + 1)
+    wanted = SGDClassifier(**options).fit(X, y, sample_weight=weight + 1)
+    np.testing.assert_allclose(found.coef_, wanted.coef_, rtol=0, atol=1e3 * ERROR[real])
+    np.testing.assert_allclose(found.loss_curve_, wanted.loss_curve_, rtol=1e3 * ERROR[real])
+    assert found.fit_report_["device"] == "cuda:0"
+    assert found.fit_report_["transfer_seconds"] > 0
+    assert isinstance(found.coef_, np.ndarray)
+
+
+def test_auto_takes_the_device_for_large_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+    monkeypatch.setattr("gdfast.estimators.minibatch.WORTH_A_GPU", 100)
+    X, y, _, _ = problem(30, 5, "float32", losses.SquaredError())
+    model = SGDRegressor(device="auto", batch_size=30, max_iter=1, tol=None).fit(X, y)
+    assert model.fit_report_["device"] == "cuda:0: steps are large enough"

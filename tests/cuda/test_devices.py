@@ -10,7 +10,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from gdfast import ops, runtime
+import gdfast
+from gdfast import SGDClassifier, SGDRegressor, ops, runtime
 from gdfast.backends.cuda.shapes import WIDEST, shape_for
 
 
@@ -132,3 +133,24 @@ def test_shapes_suffice_for_the_limits_of_a_multiprocessor(real: str, multiproce
 def test_rows_that_are_too_wide_are_named(real: str) -> None:
     with pytest.raises(ValueError, match=f"X has {WIDEST[real] + 1} columns; device='cuda' takes at most"):
         shape_for(WIDEST[real] + 1, real)
+
+
+@pytest.mark.parametrize("kind", [SGDClassifier, SGDRegressor])
+def test_estimators_refuse_what_is_no_device(kind: type) -> None:
+    with pytest.raises(ValueError, match="device must be 'auto'"):
+        kind(device="tpu").fit(np.ones((4, 2)), [0, 1, 0, 1])
+
+
+def test_a_grid_names_its_device() -> None:
+    with pytest.raises(ValueError, match="device='auto' is not possible with several models in one pass"):
+        gdfast.grid(SGDRegressor(device="auto"), np.ones((8, 2)), np.arange(8.0), {"alpha": [0.1]})
+
+
+def test_auto_says_why_it_took_the_cpu() -> None:
+    X, y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60) % 3
+    options = {"device": "auto", "max_iter": 2, "tol": None}
+    assert "steps of 1 MB" in SGDRegressor(**options).fit(X, y).fit_report_["device"]
+    assert SGDRegressor(max_iter=2, tol=None).fit(X, y).fit_report_["device"] == "cpu"
+    several = SGDClassifier("softmax", **options).fit(X, y)
+    assert several.fit_report_["device"] == "cpu: a GPU takes dense rows and one output"
+    assert several.fit_report_["transfer_seconds"] == 0

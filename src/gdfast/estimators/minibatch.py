@@ -19,6 +19,7 @@ from gdfast.estimators.callbacks import CallbackSupportMixin, Tasks
 from gdfast.estimators.linear import LinearModel, SparseCoefficients, dense_coefficients
 from gdfast.estimators.parameters import DescentParameters
 from gdfast.estimators.validation import Held, hold_out
+from gdfast.layouts import CsrRows, Scaled
 from gdfast.losses import Loss
 from gdfast.plan import Examples, Plan, State
 from gdfast.run_folder import RunFolder, fingerprint, identity_of
@@ -32,6 +33,8 @@ Array = np.ndarray[Any, Any]
 
 # of the root mean squares of columns, the intercept's 1 among them; descent needs about its square of steps
 SPREAD = 1e3
+# bytes of a step from which on a GPU is expected to be faster (docs/gpu.md): 0.1 ms of a CPU at 10 GB/s, two launches of a GPU
+WORTH_A_GPU = 10**6
 LIMITS = {"max_epochs": "max_iter", "max_steps": "max_steps", "max_seconds": "max_seconds"}
 
 
@@ -98,6 +101,7 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
         tasks: Tasks | None = None,
     ) -> None:
         threads, began = runtime.threads(self.n_jobs), time.perf_counter()
+        backend, device = self._backend(examples, plan)
         progress = self._progress("epoch")
         callbacks = (*self._callbacks(), lambda epoch: progress(epoch.epoch, epoch.objective))
         callbacks += () if tasks is None else (tasks.epoch,)
@@ -106,10 +110,11 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             automatic = learning_rate.is_automatic(plan)
             plan = learning_rate.begin(plan, examples, state) if automatic else plan
             history = minibatch.train(
-                examples, plan, state, stopping, threads=threads, validate=validate, callbacks=callbacks, folder=folder
-            )
+                examples, plan, state, stopping, threads=threads, validate=validate, callbacks=callbacks, folder=folder,
+                backend=backend,
+            )  # fmt: skip
             unfinished = history.limit is not None and not history.converged
-            norm = minibatch.gradient_norm(examples, plan, state.weights, threads) if unfinished else None
+            norm = minibatch.gradient_norm(examples, plan, state.weights, threads, backend) if unfinished else None
         seconds = time.perf_counter() - began
         self._state = state if standard is None else _in_original_units(plan, state, standard)
         self._set_weights(_original(state.weights, standard))
@@ -127,9 +132,32 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             "rows_per_second": len(history.loss) * examples.n / seconds,
             "threads": threads,
             "instruction_set": runtime.instruction_set(),
+            "device": device,
+            "transfer_seconds": getattr(backend, "transfer_seconds", 0.0),
             "copies": table.copies,
             "standardized": None,
         }
+
+    def _backend(self, examples: Examples | Stream, plan: Plan) -> tuple[Any, str]:
+        """(the backend, its device and, where it was chosen, why)"""
+        if self.device == "cpu":
+            return cpu, "cpu"
+        if self.device != "auto":
+            if isinstance(examples, Stream):
+                raise ValueError(f"device={self.device!r} takes rows in memory, not read in blocks; use device='cpu'")
+            return runtime.backend(self.device), runtime.device(self.device)
+        if isinstance(examples, Stream):
+            return cpu, "cpu: a GPU takes rows in memory"
+        X = examples.X.X if isinstance(examples.X, Scaled) else examples.X
+        if examples.k > 1 or isinstance(X, CsrRows):
+            return cpu, "cpu: a GPU takes dense rows and one output"
+        step = plan.rows_per_step * examples.d * examples.dtype.itemsize
+        if step < WORTH_A_GPU:
+            return cpu, f"cpu: a GPU is worth it for steps of {WORTH_A_GPU / 1e6:g} MB, these have {step / 1e6:.2g}"
+        try:
+            return runtime.backend("cuda"), "cuda:0: steps are large enough"
+        except RuntimeError as error:
+            return cpu, f"cpu: {error}"
 
     def _folder(
         self, examples: Examples | Stream, plan: Plan, state: State, stopping: Stopping, held: Held | None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from gdfast import optimizers
+from gdfast import optimizers, runtime
 from gdfast.clipping import ClipNorm, Clipping, ClipValue, NormalizeGradient
 from gdfast.estimators.linear import check_choice, check_flag, check_number, check_seed, check_verbose, checkpoint_of
 from gdfast.layouts import bytes_of_row
@@ -38,6 +38,7 @@ class DescentParameters(BaseEstimator):
         check_choice(self, "standardize", ("auto", True, False))
         check_seed(self)
         check_verbose(self)
+        runtime.check_device(self.device)
         check_number(self, "epsilon", low=0)
         check_number(self, "eta0", low=0, closed=False)
         check_number(self, "alpha", low=0)

@@ -61,6 +61,8 @@ class SGDClassifier(LinearClassifier, SGDModel):
     checkpoint : a folder, or ``gdfast.Checkpoint(folder, seconds=30)``: fit is saved there as it goes, and a fit with the same
         data and settings continues what it finds, to the same bits as if it had never been stopped. Limits (max_iter,
         max_steps, max_seconds), n_jobs, verbose and callbacks may differ. Other data are a ``gdfast.DataChangedError``.
+    device : "cpu"; "cuda" or "cuda:1", which trains dense rows and one output on that GPU; "auto", which takes a GPU where
+        there is one and it is worth it: see ``fit_report_["device"]`` and docs/gpu.md. No GPU has been tried yet.
 
     A step divides by its number of rows times the mean weight, so that weights act as the objective says. The loss of an
     epoch is the mean over its rows, each taken before its own step.
@@ -108,6 +110,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         target_loss: float | None = None,
         callbacks: Any = None,
         checkpoint: Any = None,
+        device: str = "cpu",
     ) -> None:
         self.loss = loss
         self.penalty = penalty
@@ -147,6 +150,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         self.target_loss = target_loss
         self.callbacks = callbacks
         self.checkpoint = checkpoint
+        self.device = device
 
     def _validate(self) -> None:
         check_choice(
@@ -326,6 +330,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         target_loss: float | None = None,
         callbacks: Any = None,
         checkpoint: Any = None,
+        device: str = "cpu",
     ) -> None:
         self.loss = loss
         self.penalty = penalty
@@ -366,6 +371,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         self.target_loss = target_loss
         self.callbacks = callbacks
         self.checkpoint = checkpoint
+        self.device = device
 
     def _validate(self) -> None:
         check_choice(self, "loss", tuple(n for n, kind in LOSSES.items() if kind.target not in ("binary", "class")))

@@ -15,7 +15,7 @@ from gdfast.layouts import CsrRows, Scaled, take_rows, to_dense
 from gdfast.losses import Loss
 from gdfast.order import keys_of
 from gdfast.penalties import of_each
-from gdfast.plan import EpochReport, Examples, Plan, State
+from gdfast.plan import WHOLE, EpochReport, Examples, Part, Plan, State
 
 Array = np.ndarray[Any, Any]
 CHUNK = 64 * 2**20  # bytes that go up in one copy
@@ -95,19 +95,28 @@ class Cuda:
         return float(sums[-1]), g[:, None]
 
     def epoch(
-        self, examples: Examples, plan: Plan, state: State, rates: Array, threads: int = 1, seconds: float = math.inf
+        self,
+        examples: Examples,
+        plan: Plan,
+        state: State,
+        rates: Array,
+        threads: int = 1,
+        seconds: float = math.inf,
+        part: Part = WHOLE,
     ) -> EpochReport:
         """As the reference's, rows shuffled on the device; two launches a step, which do not wait for each other's end on
         the host. Steps are stopped by ``seconds`` at every 64th."""
         _one_output(examples)
         with self._cuda.gpus[self.number]:
-            return self._epoch(examples, plan, state, rates, seconds)
+            return self._epoch(examples, plan, state, rates, seconds, part)
 
-    def _epoch(self, examples: Examples, plan: Plan, state: State, rates: Array, seconds: float) -> EpochReport:
+    def _epoch(
+        self, examples: Examples, plan: Plan, state: State, rates: Array, seconds: float, part: Part
+    ) -> EpochReport:
         began, rows = time.perf_counter(), self._hold(examples)
         shape, n, real, steps = rows.shape, examples.n, examples.dtype, len(rates)
         d, given = shape.d, examples.d
-        order = self._order(n, plan, state.epoch) if plan.shuffle else self._order_of_none()
+        order = self._order(n, plan, state.epoch, part.block) if plan.shuffle else self._order_of_none()
         gradient = _gradient_kernel(shape, plan.loss.name, rows.weight is not None, plan.shuffle)
         block = min(THREADS, -(-(d + 1) // WARP) * WARP)
         update = _update_kernel(shape.real, plan.optimizer.kernel, block)
@@ -125,14 +134,14 @@ class Cuda:
         parts = self._cuda.device_array(largest * (d + 2), real)
         records = np.zeros(2 * steps + 2)
         records[-1] = 1
-        numbers, recorded = up(_numbers(plan, state, rates, n).ravel()), up(records)
+        numbers, recorded = up(_numbers(plan, state, rates, n, part.first).ravel()), up(records)
         p = real.type(plan.loss.parameters()[0] if plan.loss.parameters() else 0)
         for b in range(steps):
             if b % 64 == 0 and seconds < math.inf:
                 self._cuda.synchronize()
                 if time.perf_counter() - began >= seconds:
                     break
-            first = b * plan.rows_per_step
+            first = (part.first + b) * plan.rows_per_step
             count = min(plan.rows_per_step, n - first)
             blocks = shape.blocks(count, self._device.multiprocessors())
             gradient[blocks, shape.threads](rows.X, rows.y, weight, w, p, parts, order, first, count)
@@ -150,14 +159,14 @@ class Cuda:
         if state.average is not None:
             state.average[:, 0] = self._down(average)[kept]
         state.step += made
-        state.epoch += finite
+        state.epoch += finite and part.last
         return EpochReport(float(losses.sum()), made, finite, norms, losses)
 
     def _order_of_none(self) -> Any:
         return self._cuda.device_array(1, np.int64)
 
-    def _order(self, n: int, plan: Plan, epoch: int) -> Any:
-        keys = [int(key) for key in keys_of(plan.seed, epoch)]
+    def _order(self, n: int, plan: Plan, epoch: int, of: int = 0) -> Any:
+        keys = [int(key) for key in keys_of(plan.seed, epoch, of)]
         block = min(plan.block, n)
         blocks = n // block
         a = math.isqrt(blocks - 1) + 1
@@ -235,10 +244,10 @@ def _of_each(plan: Plan, given: int, d: int, real: Any) -> Array:
     return out.ravel().astype(real)
 
 
-def _numbers(plan: Plan, state: State, rates: Array, n: int) -> Array:
+def _numbers(plan: Plan, state: State, rates: Array, n: int, first: int = 0) -> Array:
     """Of every step what the update kernel calls ``numbers``: (steps, 9)."""
     number = np.arange(len(rates))
-    rows = np.minimum(plan.rows_per_step, n - number * plan.rows_per_step)
+    rows = np.minimum(plan.rows_per_step, n - (first + number) * plan.rows_per_step)
     t = state.step + 1 + number
     since = np.maximum(t - plan.average_from + 1, 1)
     mean = np.where(t >= plan.average_from, 1 / since, 0.0) if state.average is not None else np.zeros(len(rates))
