@@ -87,6 +87,8 @@ CONTRACT: list[tuple[type, Any, tuple[str, ...]]] = [
     (theirs.LinearRegression, ours.LinearRegression(n_jobs=2), ()),
     (theirs.Ridge, ours.Ridge(), ()),
     (theirs.Ridge, ours.Ridge(solver="lbfgs", fit_intercept=False), ()),
+    (theirs.RidgeCV, ours.RidgeCV(), ()),
+    (theirs.RidgeCV, ours.RidgeCV(cv=3, fit_intercept=False), ()),
     (theirs.SGDClassifier, ours.SGDClassifier(), SAMPLE_WEIGHTS),
     (theirs.SGDClassifier, ours.SGDClassifier(loss="log_loss"), SAMPLE_WEIGHTS),
     (theirs.SGDClassifier, ours.SGDClassifier(loss="perceptron"), SAMPLE_WEIGHTS),

@@ -42,6 +42,7 @@ CLASSIFIERS = [
 ]  # fmt: skip
 REGRESSORS = [
     *[(kind(), k, kind.__name__) for kind in (ours.LinearRegression, ours.Ridge) for k in (None, 1, 3)],
+    *[(ours.RidgeCV(), k, "RidgeCV") for k in (None, 3)],
     (ours.Ridge(solver="lbfgs", fit_intercept=False), None, "Ridge"),
     *[(ours.SGDRegressor(loss, **QUICK), None, OTHER.get(loss, "SGDRegressor")) for loss in REAL],
     *[(ours.SGDRegressor(loss, **QUICK), 3, "MultiOutputRegressor") for loss in ("huber", "poisson")],
@@ -148,7 +149,9 @@ def test_the_exported_estimator_is_on_its_own() -> None:
     np.testing.assert_array_equal(model.predict(X), expected)
 
 
-@pytest.mark.parametrize("name", ["LogisticRegression", "LinearRegression", "Ridge", "SGDClassifier", "SGDRegressor"])
+@pytest.mark.parametrize(
+    "name", ["LogisticRegression", "LinearRegression", "Ridge", "RidgeCV", "SGDClassifier", "SGDRegressor"]
+)
 @pytest.mark.parametrize("method", ["to_sklearn", "to_onnx"])
 def test_an_estimator_must_be_fitted_first(name: str, method: str) -> None:
     with pytest.raises(NotFittedError):

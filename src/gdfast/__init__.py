@@ -46,6 +46,7 @@ _HOME = {
     "ParquetSource": "arrow_files",
     "ReduceOnPlateau": "schedules",
     "Ridge": "estimators",
+    "RidgeCV": "estimators",
     "SGDClassifier": "estimators",
     "SGDRegressor": "estimators",
     "cross_validate": "model_selection",
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from gdfast.checkpoint import CheckpointError
     from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
     from gdfast.displays import HistoryDisplay, LearningRateDisplay
-    from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
+    from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, RidgeCV, SGDClassifier, SGDRegressor
     from gdfast.estimators.lr_find import lr_find
     from gdfast.model_selection import cross_validate, grid
     from gdfast.models import load, save

@@ -16,7 +16,18 @@ Array = np.ndarray[Any, Any]
 
 # scikit-learn's name of the loss with the same labels, where it does not have ours
 _NEAREST = {"softmax": "log_loss", "pinball": "epsilon_insensitive"}
-_FITTED = ("classes_", "feature_names_in_", "n_features_in_", "n_iter_", "solver_", "t_")
+_FITTED = (
+    "C_",
+    "alpha_",
+    "best_score_",
+    "classes_",
+    "l1_ratio_",
+    "feature_names_in_",
+    "n_features_in_",
+    "n_iter_",
+    "solver_",
+    "t_",
+)
 _OPSET, _IR = 17, 8  # of 2022: old runtimes read them
 
 

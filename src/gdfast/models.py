@@ -26,7 +26,18 @@ Array = np.ndarray[Any, Any]
 
 _MODELS: dict[str, type[LinearModel]] = {name: getattr(estimators, name) for name in estimators.__all__}
 _SCHEDULES: dict[str, type] = {kind.__name__: kind for kind in schedules.ALL}
-_ATTRIBUTES = ("classes_", "feature_names_in_", "n_features_in_", "n_iter_", "solver_", "t_")
+_ATTRIBUTES = (
+    "C_",
+    "alpha_",
+    "best_score_",
+    "classes_",
+    "feature_names_in_",
+    "l1_ratio_",
+    "n_features_in_",
+    "n_iter_",
+    "solver_",
+    "t_",
+)
 _NUMBERS = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), *("float32", "float64"))
 _LARGEST_TEXT = 2**30  # bytes that an array of text may take: NumPy gives every entry the room of the longest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gdfast.estimators.full import LinearRegression, LogisticRegression, Ridge
+from gdfast.estimators.ridge_cv import RidgeCV
 from gdfast.estimators.sgd import SGDClassifier, SGDRegressor
 
-__all__ = ["LinearRegression", "LogisticRegression", "Ridge", "SGDClassifier", "SGDRegressor"]
+__all__ = ["LinearRegression", "LogisticRegression", "Ridge", "RidgeCV", "SGDClassifier", "SGDRegressor"]
