@@ -25,13 +25,13 @@ BLOCKS = 3
 
 def build(
     d: int, real: str, loss: str, capability: tuple[int, int] = (9, 0), weighted: bool = False,
-    module: ModuleType = kernels,
+    module: ModuleType = kernels, ordered: bool = False,
 ) -> machine_code.Build:  # fmt: skip
     kind = KIND[real]
     a = kind[::1]
     signature = types.void(a, a, a, a, kind, a, int64[::1], int64, int64)
     return machine_code.build(
-        module.gradient_kernel(shape_for(d, real), loss, weighted=weighted), signature, capability
+        module.gradient_kernel(shape_for(d, real), loss, weighted=weighted, ordered=ordered), signature, capability
     )
 
 

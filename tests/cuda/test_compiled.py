@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from gdfast import losses
+from gdfast.backends.cuda.shapes import shape_for
 
 launches = pytest.importorskip("launches", reason='numba-cuda is missing: pip install ".[test-cuda]"')
+machine_code = pytest.importorskip("machine_code")
 ptx = pytest.importorskip("ptx")
 
 ERROR = {"float32": 2e-6, "float64": 1e-14}
@@ -78,3 +80,23 @@ def test_equal_bits_under_every_schedule() -> None:
     X, y, _, w = launches.problem(500, 28, "float32", launches.LOG_LOSS)
     one, *others = (launches.Launch(kernel, X, y, None, w, launches.LOG_LOSS, seed).parts for seed in (1, 2, 3, 4))
     assert all(np.array_equal(one, other) for other in others)
+
+
+@pytest.mark.parametrize(("d", "real"), [(28, "float32"), (28, "float64"), (2048, "float32")])
+def test_rows_in_an_order_of_their_own(d: int, real: str) -> None:
+    built = launches.build(d, real, "log_loss", weighted=True, ordered=True)
+    figures = machine_code.figures(built.cubin)
+    assert figures.stack == figures.local == 0
+    X, y, weight, w = launches.problem(200, d, real, launches.LOG_LOSS)
+    order = np.random.default_rng(1).permutation(200)
+    shape = shape_for(d, real)
+    parts = ptx.aligned(np.full(3 * (d + 2), np.nan, dtype=real))
+    found = ptx.Kernel(built.ptx).launch(
+        3, shape.threads, ptx.aligned(X), ptx.aligned(y), ptx.aligned(weight), ptx.aligned(w), X.dtype.type(0), parts,
+        ptx.aligned(order), 50, 90,
+    )  # fmt: skip
+    assert not found
+    rows = order[50:140]
+    wanted, size = launches.expected(X[rows], y[rows], weight[rows], w, launches.LOG_LOSS)
+    sums = parts.reshape(3, -1).sum(axis=0, dtype=np.float64)
+    np.testing.assert_array_less(np.abs(sums - wanted), ERROR[real] * (size + size.max()))
