@@ -32,7 +32,7 @@ LAYERS = (
     {"runtime", "backends"},
     {"ops", "solvers"},
     {"estimators", "models", "displays", "model_selection", "scipy_objective", "torch", "keras", "export"},
-    {"cli", "demo", "tables"},
+    {"cli", "demo", "tables", "jobs"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 DOORS = {"__init__", "__main__"}  # they name everything

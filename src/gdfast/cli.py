@@ -1,7 +1,8 @@
-"""The command line: ``gdfast train``, ``predict``, ``info``, ``demo``.
+"""The command line: ``gdfast train``, ``resume``, ``watch``, ``predict``, ``info``, ``demo``.
 
 A table is read whole, its text columns become one 0/1 column a level, and what was fitted is written with the list of
-(column, level) pairs, so that ``predict`` builds the same features from any other table with these columns.
+(column, level) pairs, so that ``predict`` builds the same features from any other table with these columns. A table that may
+be larger than memory is read in blocks, and its features are numbers.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
 import warnings
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ import click
 import numpy as np
 
 from gdfast import __version__, optimizers, runtime
+from gdfast.jobs import Job, picture, read_job, read_log
+from gdfast.streams import READERS, Source
 from gdfast.tables import Features, column_of, features_of, is_text, matrix_of, numbers_of, read_table, text_of
 
 Array = np.ndarray[Any, Any]
@@ -134,6 +139,14 @@ def _rate(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split and of the order of rows.")
 @click.option("--jobs", type=int, help="Threads; -1 for all cores.")
+@click.option(
+    "--memory-limit", help="Read the files in blocks, in so much memory: 512M, 2G.  [default for folders: 1G]"
+)
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Folder to save the run in as it goes (with blocks)."
+)
+@click.option("--max-seconds", type=click.FloatRange(0, min_open=True), help="Stop after so long (with blocks).")
+@click.option("--verbose", is_flag=True, help="Print the plan: blocks, buffers, threads (with blocks).")
 def train(
     data: Path,
     target: str,
@@ -146,10 +159,35 @@ def train(
     test_fraction: float,
     seed: int,
     jobs: int | None,
+    memory_limit: str | None,
+    checkpoint: Path | None,
+    max_seconds: float | None,
+    verbose: bool,
     **chosen: Any,
 ) -> None:
-    """Fit a model to a table: .csv, .csv.gz, .csv.zip, .parquet or .npy."""
+    """Fit a model to a table: .csv, .csv.gz, .csv.zip, .parquet or .npy.
+
+    A folder or a pattern of .parquet files, or any of --memory-limit, --checkpoint and --max-seconds, trains in blocks with
+    the sgd estimator: data may be larger than memory, all features are numbers.
+    """
     with _in_one_line():
+        pattern = any(sign in str(data) for sign in "*?[") and not data.exists()
+        if data.is_dir() or pattern or any(given is not None for given in (memory_limit, checkpoint, max_seconds)):
+            if estimator not in ("auto", "sgd"):
+                raise UserError(f"--estimator {estimator} reads the whole table; in blocks there is sgd")
+            given = {name: value for name, value in chosen.items() if value is not None}
+            _check_knobs("sgd", given)
+            folder, limit = None if checkpoint is None else str(checkpoint), memory_limit or "1G"
+            job = Job(
+                str(data), target, task == "classification", weight, list(exclude), limit, folder, max_seconds, standardize,
+                test_fraction, seed, jobs, given,
+            )  # fmt: skip
+            source = job.source()
+            if task == "auto":
+                job = replace(job, classes=_holds_classes(source, target))
+            job.write()
+            _run_job(job, source, file, verbose)
+            return
         if file is not None and not os.access(file.absolute().parent, os.W_OK):
             raise UserError(f"--model: the folder {file.absolute().parent} does not exist or cannot be written to")
         table = read_table(data)
@@ -170,6 +208,31 @@ def train(
         _fit(model, X, y[kept], None if w is None else w[kept], standardize)
         _print_metrics(model, X_held, y[held], None if w is None else w[held])
         _write(model, features, target, file)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", "file", type=click.Path(path_type=Path), help="Where to write the model (.gdfast).")
+@click.option("--max-seconds", type=click.FloatRange(0, min_open=True), help="Stop after so long.")
+@click.option("--verbose", is_flag=True, help="Print the plan: blocks, buffers, threads.")
+def resume(folder: Path, file: Path | None, max_seconds: float | None, verbose: bool) -> None:
+    """Go on with what gdfast train --checkpoint FOLDER began."""
+    with _in_one_line():
+        job = replace(read_job(folder), max_seconds=max_seconds)
+        _run_job(job, job.source(), file, verbose)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--every", type=click.FloatRange(0.1), help="Look again after so many seconds, until Ctrl-C.")
+def watch(folder: Path, every: float | None) -> None:
+    """Draw the curves of a run, going on or over."""
+    with _in_one_line():
+        click.echo(picture(read_log(folder)))
+        while every is not None:
+            time.sleep(every)
+            click.clear()
+            click.echo(picture(read_log(folder)))
 
 
 @main.command()
@@ -220,6 +283,56 @@ def _target(table: Any, name: str, task: str) -> tuple[Array, bool]:
     return y, classes
 
 
+def _holds_classes(source: Source, target: str) -> bool:
+    """Text, and few whole numbers, from the first rows."""
+    y, _ = source.read(0, np.empty((int(source.rows[0]), source.d), source.dtype))
+    distinct = np.unique(y)
+    whole = y.dtype.kind not in "f" or bool((distinct == np.floor(distinct)).all())
+    classes = whole and len(distinct) <= MOST_CLASSES
+    kind = "classification" if classes else "regression"
+    click.echo(f"target {target!r} holds {len(distinct):,} values in the first {len(y):,} rows: {kind}")
+    return classes
+
+
+def _run_job(job: Job, source: Source, file: Path | None, verbose: bool) -> None:
+    from tqdm import tqdm
+
+    names = source.names or [str(j) for j in range(source.d)]
+    click.echo(f"{source.n:,} rows, {source.d} features as {source.dtype}")
+    if verbose:
+        blocks, size = len(source.divided()), source.rows_of_block * source.d * source.dtype.itemsize
+        read = f"{READERS} readers" if blocks > 1 else "read once"
+        click.echo(
+            f"plan: {len(source.rows):,} pieces in {blocks:,} blocks of at most {source.rows_of_block:,} rows "
+            f"({size / 2**20:.0f} MiB, two at a time), {read}, {runtime.threads(job.jobs)} threads, "
+            f"memory limit {job.memory_limit}"
+        )
+    with tqdm(total=job.chosen.get("max_iter"), desc="epochs", disable=None, delay=1) as bar:
+
+        def advance(epoch: Any) -> None:
+            shown = {"loss": f"{epoch.loss:.5g}", "rows/s": f"{epoch.rows_per_second:,.0f}"}
+            shown |= {} if epoch.validation_score is None else {"score": f"{epoch.validation_score:.4f}"}
+            bar.set_postfix(shown, refresh=False)
+            bar.update(epoch.epoch - bar.n)
+
+        model = job.model(advance).fit(source)
+    report, history = model.fit_report_, model.history_
+    work = f"{report['epochs']} epochs in {report['seconds']:.2f} s, {report['rows_per_second']:,.0f} rows/s"
+    click.echo(
+        f"fitted {type(model).__name__}: {work} ({report['solver']}; {report['threads']} threads); {history.reason}"
+    )
+    score = f", score of the held-out rows {max(history.validation_score):.4f}" if history.validation_score else ""
+    click.echo(f"loss {history.loss[-1]:.6g}{score}")
+    _write(model, [(name, None) for name in names], job.target, file)
+
+
+def _check_knobs(name: str, chosen: dict[str, Any]) -> None:
+    for knob in chosen:
+        if knob not in KNOBS[name]:
+            owners = " or ".join(owner for owner, knobs in KNOBS.items() if knob in knobs)
+            raise UserError(f"--{knob.replace('_', '-')} is for --estimator {owners}, not for {name}")
+
+
 def _estimator(name: str, classes: bool, seed: int, jobs: int | None, chosen: dict[str, Any]) -> Any:
     from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, SGDClassifier, SGDRegressor
 
@@ -227,10 +340,7 @@ def _estimator(name: str, classes: bool, seed: int, jobs: int | None, chosen: di
     if name != "sgd" and classes != (name == "logistic"):
         fit = "classification: use logistic or sgd" if classes else "regression: use ridge, linear or sgd"
         raise UserError(f"--estimator {name} is not for {fit}, or set --task")
-    for knob in chosen:
-        if knob not in KNOBS[name]:
-            owners = " or ".join(owner for owner, knobs in KNOBS.items() if knob in knobs)
-            raise UserError(f"--{knob.replace('_', '-')} is for --estimator {owners}, not for {name}")
+    _check_knobs(name, chosen)
     if name != "sgd":
         return {"logistic": LogisticRegression, "linear": LinearRegression, "ridge": Ridge}[name](n_jobs=jobs, **chosen)
     kind = optimizers.ALL[chosen.pop("optimizer", "adam")]

@@ -38,7 +38,7 @@ READERS = 2
 # where the reader may choose, a piece has so many bytes at most, and a block so many pieces at least
 PIECE, PIECES_A_BLOCK = 2**21, 32
 BLOCK, SAMPLE = 4, 8  # two blocks of a quarter of the memory each, an eighth for a sample of rows
-ORDER_OF_PIECES, HELD_OUT = 2**64 - 1, 2**64 - 2  # block numbers that no block has
+ORDER_OF_PIECES, HELD_OUT = 2**62, 2**62 + 1  # block numbers that no block has
 
 
 def memory_of(limit: int | str) -> int:
