@@ -34,8 +34,8 @@ BUGS = {
     ),
     "margins of wide rows in one buffer": ("turn = sums_turn - turn", "turn = 0", 2048, "RACE shared"),
     "rows beyond the last are loaded": (
-        "min(row + u * groups, last)) * d",
-        "row + u * groups) * d",
+        "first + min(row + u * groups, last)",
+        "first + row + u * groups",
         28,
         "OUT OF BOUNDS global load",
     ),
