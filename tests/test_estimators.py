@@ -87,6 +87,8 @@ CONTRACT: list[tuple[type, Any, tuple[str, ...]]] = [
     (theirs.LinearRegression, ours.LinearRegression(n_jobs=2), ()),
     (theirs.Ridge, ours.Ridge(), ()),
     (theirs.Ridge, ours.Ridge(solver="lbfgs", fit_intercept=False), ()),
+    (theirs.LogisticRegressionCV, ours.LogisticRegressionCV(cv=3), ()),
+    (theirs.LogisticRegressionCV, ours.LogisticRegressionCV(Cs=3, cv=3, l1_ratios=(0.5, 1.0)), ()),
     (theirs.RidgeCV, ours.RidgeCV(), ()),
     (theirs.RidgeCV, ours.RidgeCV(cv=3, fit_intercept=False), ()),
     (theirs.SGDClassifier, ours.SGDClassifier(), SAMPLE_WEIGHTS),

@@ -34,6 +34,9 @@ CLASSIFIERS = [
         {}, {"l1_ratio": 1, "C": 0.3}, {"l1_ratio": 0.4}, {"C": np.inf, "tol": 1e-2}, {"solver": "newton"},
         {"solver": "liblinear", "fit_intercept": False}, {"class_weight": "balanced", "n_jobs": 2},
     )],
+    *[(ours.LogisticRegressionCV(cv=3, **options), k, "LogisticRegressionCV") for k in (2, 4) for options in (
+        {"Cs": 3}, {"l1_ratios": (0.0, 0.5), "Cs": [0.1, 1.0], "use_legacy_attributes": False},
+    )],
     *[(ours.SGDClassifier(loss, **QUICK), k, "SGDClassifier") for k in (2, 4) for loss in (*BINARY, *SAME, "pinball")],
     (ours.SGDClassifier("softmax", **QUICK), 2, "SGDClassifier"),
     (ours.SGDClassifier("softmax", **QUICK), 4, "LogisticRegression"),
@@ -150,7 +153,16 @@ def test_the_exported_estimator_is_on_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LogisticRegression", "LinearRegression", "Ridge", "RidgeCV", "SGDClassifier", "SGDRegressor"]
+    "name",
+    [
+        "LogisticRegression",
+        "LogisticRegressionCV",
+        "LinearRegression",
+        "Ridge",
+        "RidgeCV",
+        "SGDClassifier",
+        "SGDRegressor",
+    ],
 )
 @pytest.mark.parametrize("method", ["to_sklearn", "to_onnx"])
 def test_an_estimator_must_be_fitted_first(name: str, method: str) -> None:

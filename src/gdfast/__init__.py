@@ -41,6 +41,7 @@ _HOME = {
     "LearningRateDisplay": "displays",
     "LinearRegression": "estimators",
     "LogisticRegression": "estimators",
+    "LogisticRegressionCV": "estimators",
     "NpySource": "streams",
     "Objective": "scipy_objective",
     "ParquetSource": "arrow_files",
@@ -65,7 +66,15 @@ if TYPE_CHECKING:
     from gdfast.checkpoint import CheckpointError
     from gdfast.clipping import ClipNorm, ClipValue, NormalizeGradient
     from gdfast.displays import HistoryDisplay, LearningRateDisplay
-    from gdfast.estimators import LinearRegression, LogisticRegression, Ridge, RidgeCV, SGDClassifier, SGDRegressor
+    from gdfast.estimators import (
+        LinearRegression,
+        LogisticRegression,
+        LogisticRegressionCV,
+        Ridge,
+        RidgeCV,
+        SGDClassifier,
+        SGDRegressor,
+    )
     from gdfast.estimators.lr_find import lr_find
     from gdfast.model_selection import cross_validate, grid
     from gdfast.models import load, save

@@ -91,6 +91,11 @@ def _peer(model: Any) -> Any:
             ratio = penalty.l1 / penalty.alpha if penalty.alpha > 0 else None
             kind = {None: None, 0.0: "l2", 1.0: "l1"}.get(ratio, "elasticnet")
             shared |= {"penalty": kind, "l1_ratio": ratio if kind == "elasticnet" else None}
+    if name == "LogisticRegressionCV":
+        ratios = model._settings()[1]
+        solver = {"auto": "lbfgs", "liblinear": "lbfgs", "newton": "newton-cholesky"}.get(model.solver, model.solver)
+        shared |= {"solver": "saga" if ratios.any() else solver, "dual": False, "l1_ratios": tuple(ratios.tolist())}
+        shared["penalty"] = "deprecated" if peer.penalty == "deprecated" else "elasticnet" if ratios.any() else "l2"
     return peer.set_params(**shared)
 
 

@@ -40,7 +40,7 @@ from gdfast.streams import Source, Stream, summarise
 Array = np.ndarray[Any, Any]
 
 # scikit-learn's names; all of its solvers go to the same optimum, so a name only says which way
-_LOGISTIC_SOLVERS = ("auto", "newton", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga")
+LOGISTIC_SOLVERS = ("auto", "newton", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga")
 _NEWTON = {"newton": newton, "newton-cholesky": newton, "newton-cg": newton_cg}
 # dense rows with so few non-zeros are read faster as sparse ones, by so many outputs
 MANY_OUTPUTS, WORTH_SPARSE = 5, 0.3
@@ -48,7 +48,7 @@ _SMOOTH = (lbfgs, newton_cg, subsampled_newton)  # where they may be asked for i
 _RIDGE_SOLVERS = ("auto", "svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga", "lbfgs")
 
 
-def _solve(
+def solve(
     model: LinearModel,
     X: Any,
     table: Table,
@@ -58,8 +58,9 @@ def _solve(
     solver: str,
     tol: float,
     max_iter: int,
+    quiet: bool = False,
 ) -> Solution:
-    """Solves, sets fit_report_, optimality_ and n_iter_, and warns where the optimum was not reached.
+    """Solves, sets fit_report_ and optimality_, and warns where the optimum was not reached, unless ``quiet``.
 
     ``table`` was opened without a scan of X: a pass with a finite gradient is proof that X is finite. Without one, X is
     opened again, to name what is wrong with it.
@@ -112,7 +113,7 @@ def _solve(
         **model.optimality_,
     }
     model.objective_curve_ = solution.history
-    if not solution.converged:
+    if not (solution.converged or quiet):
         model._warn_not_converged(
             f"stopped before tol={tol:g} was reached: {solution.reason}, gradient norm {solution.gradient_norm:.2e}",
             f"Set max_iter above {max_iter}, or scale the columns of X.",
@@ -195,7 +196,7 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
 
         Raises ValueError for what cannot be learned from (shapes, NaN, one class, negative weights, ...), naming it.
         """
-        check_choice(self, "solver", _LOGISTIC_SOLVERS)
+        check_choice(self, "solver", LOGISTIC_SOLVERS)
         check_flag(self, "dual", "fit_intercept", "warm_start")
         check_number(self, "intercept_scaling", low=0, closed=False)
         check_seed(self)
@@ -225,7 +226,7 @@ class LogisticRegression(LinearClassifier, SparseCoefficients):
         with self._folder(checkpoint, examples, penalty, w, tol) as folder:
             journal = None if folder is None else Journal(folder)
             objective = Objective(examples, loss, penalty, bool(self.fit_intercept), threads, journal=journal)
-            solution = _solve(self, X, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
+            solution = solve(self, X, table, objective, w, solver=self.solver, tol=tol, max_iter=max_iter)
         self._set_weights(solution.w.astype(table.dtype))
         self._name_features(source)
         self.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
@@ -308,7 +309,7 @@ class LeastSquares(LinearRegressor):
             penalty = ElasticNet(float(alphas[group[0]]) / examples.total_weight)
             objective = Objective(examples, SquaredError(), penalty, bool(self.fit_intercept), threads)
             start = np.zeros((table.d + 1, len(group)))
-            solution = _solve(self, X, table, objective, start, solver=solver, tol=tol, max_iter=max_iter)
+            solution = solve(self, X, table, objective, start, solver=solver, tol=tol, max_iter=max_iter)
             w[:, group] = solution.w
             iterations.append(solution.n_iter)
         self._set_weights(w.astype(table.dtype))
@@ -332,7 +333,7 @@ class LeastSquares(LinearRegressor):
         objective = Objective(stream, SquaredError(), penalty, bool(self.fit_intercept), threads)
         table = Table(stream.few.X, source.n, source.d, source.dtype, ())
         w = np.zeros((source.d + 1, 1))
-        solution = _solve(self, source, table, objective, w, solver=solver, tol=tol, max_iter=max_iter)
+        solution = solve(self, source, table, objective, w, solver=solver, tol=tol, max_iter=max_iter)
         self.n_features_in_ = source.d
         self.__dict__.pop("feature_names_in_", None)
         self._name_features(source)

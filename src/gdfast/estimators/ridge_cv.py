@@ -19,6 +19,7 @@ from gdfast.losses import SquaredError
 from gdfast.plan import Examples
 from gdfast.scaling import LOOK, Scaling
 from gdfast.sources import as_target, as_weight
+from gdfast.streams import Source
 
 Array = np.ndarray[Any, Any]
 
@@ -126,6 +127,8 @@ class RidgeCV(CrossValidated, LeastSquares):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> RidgeCV:
         """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,), a number or None."""
         began, alphas, threads = time.perf_counter(), self._check(), runtime.threads(self.n_jobs)
+        if isinstance(X, Source):
+            raise ValueError("RidgeCV learns from rows in memory: pass X, y, sample_weight = source.load()")
         split, score = self._routed("fit", sample_weight, params)
         table = self._read(X, first=True)
         y = as_target(y, table.n, dtype=table.dtype)
