@@ -50,3 +50,19 @@ def bench_instruction_sets(race, isa):
         )
     finally:
         runtime.use(before)
+
+
+@pytest.mark.parametrize(
+    ("n", "d"), [(12_000, 28), (20_000, 28), (200_000, 28), (40_000, 8), (4_000, 100), (2_000, 1000)]
+)
+def bench_calls_outside_of_a_fit(race, n, d):
+    """Never slower with two threads than with one."""
+    examples, w = problems.logistic(n, d), np.full((d + 1, 1), 0.1, dtype=np.float32)
+    contestants = {
+        f"{threads} threads": lambda threads=threads: [
+            cpu.gradient(examples, LogLoss(), w, True, threads) for _ in range(20)
+        ]
+        for threads in (1, min(2, runtime.cores()))
+    }
+    medians = list(race(f"20 gradient passes, float32 {n} x {d}, outside of a worker", contestants).values())
+    assert race.small or medians[-1] <= 1.05 * medians[0]

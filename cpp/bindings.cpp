@@ -26,9 +26,8 @@ namespace {
 
 // Work below this many bytes is done where it is called, by one thread: a hand-over costs 30 to 150 microseconds.
 constexpr double small_work = 1 << 20;
-
-// The worker of the Python thread that is inside `with Worker()`, null elsewhere.
-thread_local std::shared_ptr<Worker> current_worker;
+// Below this many a team that sleeps is not woken.
+constexpr double worth_waking = 16 << 20;
 
 // Runs `work(cancel, threads)` without the GIL: small work here and now, by one thread, all else on a worker.
 template <class Work>
@@ -40,44 +39,34 @@ void run(double bytes, int threads, const Work& work) {
             work(std::atomic<bool>{false}, 1);
             return;
         }
-        const Job job = [&](const std::atomic<bool>& cancel) { work(cancel, threads); };
         const auto look_for_signals = [] {
             py::gil_scoped_acquire gil;
             return PyErr_CheckSignals() != 0;
         };
-        if (current_worker && current_worker->alive()) {
-            interrupted = current_worker->run(job, threads, look_for_signals);
-        } else {
-            Worker worker;
-            interrupted = worker.run(job, threads, look_for_signals);
-        }
+        Worker& worker = worker_of_this_thread();
+        const int members = bytes < worth_waking && worker.rested() ? 1 : threads;
+        const Job job = [&](const std::atomic<bool>& cancel) { work(cancel, members); };
+        interrupted = worker.run(job, members, look_for_signals);
     }
     if (interrupted) throw py::error_already_set();
 }
 
-// `with Worker():` keeps one worker for all calls of this thread; nested ones do nothing.
-// A kept one waits, with its team, from one `with` to the next.
+// `with Worker():` ends the worker of this thread behind it, unless kept; nested ones do nothing.
+thread_local bool in_scope = false;
 struct WorkerScope {
-    bool kept, entered = false;
-    std::shared_ptr<Worker> worker;
+    const bool kept;
+    bool outermost = false;
     explicit WorkerScope(bool kept) : kept(kept) {}
-    ~WorkerScope() { end(); }
     void enter() {
-        if (current_worker && current_worker->alive()) return;
-        if (!worker || !worker->alive()) worker = std::make_shared<Worker>();
-        current_worker = worker;
-        entered = true;
+        outermost = !in_scope;
+        in_scope = true;
     }
     void exit() {
-        if (!entered) return;
-        entered = false;
-        current_worker.reset();
-        if (!kept) end();
-    }
-    void end() {
-        if (!worker) return;
+        if (!outermost) return;
+        in_scope = outermost = false;
+        if (kept) return;
         py::gil_scoped_release nogil;
-        worker.reset();
+        end_worker_of_this_thread();
     }
 };
 

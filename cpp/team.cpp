@@ -2,6 +2,10 @@
 
 #ifdef __linux__
 #include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
 #endif
 
 namespace gdfast {
@@ -11,6 +15,7 @@ void spread_team([[maybe_unused]] int threads) {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) < threads) return;
     const int home = sched_getcpu();
+    std::atomic<int> arrived{0};
 #pragma omp parallel num_threads(threads)
     {
         // The creator goes one core on, which frees its core for the new ones to run and to leave in turn.
@@ -21,6 +26,8 @@ void spread_team([[maybe_unused]] int threads) {
         CPU_SET(cpu, &one);
         // moved, and free again to be moved by the scheduler
         if (sched_setaffinity(0, sizeof(one), &one) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
+        // asleep: who waits behind this one for the same core has yet to leave it
+        for (++arrived; arrived < team_size();) std::this_thread::sleep_for(std::chrono::microseconds(5));
     }
 #endif
 }

@@ -20,8 +20,9 @@ inline void wait_for_all(int members) {
 #pragma omp barrier
 }
 
-// Starts the team of the calling thread and puts each member on a core of its own. The scheduler leaves a new member on the
-// core of its creator, who spins there waiting for it, until the next tick (measured: 4 ms and more for 2 ms of work).
+// Starts or wakes the team of the calling thread and puts each member on a core of its own. The scheduler leaves a new member,
+// or one that slept, on the core of its creator, who spins there waiting for it, until the next tick (measured: 4 ms and more
+// for 2 ms of work).
 void spread_team(int threads);
 
 // Ends the team of the calling thread and waits until its members are gone.

@@ -56,7 +56,7 @@ COMMON = """
         import gdfast.estimators  # threads that other libraries begin on import are not ours
         watcher = threading.Thread(target=watch)
         watcher.start()
-        time.sleep(0.03)  # threads that were joined before may take a moment to leave the table
+        time.sleep(0.2)  # workers that rest end themselves, and threads take a moment to leave the table
         seen.clear()
         idle = len(os.listdir("/proc/self/task"))
         result = work(seed)
@@ -126,6 +126,33 @@ AFTER_A_FIT = """
     assert threads >= 2, threads
     print(json.dumps([in_child(lambda: as_parent_with_a_team(expected)) for _ in range(int(sys.argv[1]))]))
 """
+AFTER_A_CALL = """
+    from gdfast.backends import cpu
+    from gdfast.losses import LogLoss
+    from gdfast.plan import Examples
+
+    X = np.random.default_rng(0).standard_normal((100_000, 28), dtype=np.float32)
+    examples, w = Examples(X, (X[:, 0] > 0).astype("f4"), None), np.zeros((29, 1), np.float32)
+
+    def gradient():
+        return cpu.gradient(examples, LogLoss(), w, True, 2)[1].tobytes()
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    before, expected = threads(), gradient()
+    assert gradient() == expected
+    resting, deadline = threads(), time.monotonic() + LIMIT
+    while threads() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    codes = [0 if resting == before + 2 and threads() == before else 1]  # the worker and the other member of its team
+    assert gradient() == expected
+    codes += [in_child(lambda: gradient() == expected) for _ in range(int(sys.argv[1]))]
+    child = os.fork()
+    if child == 0:
+        sys.exit(gradient() != expected)  # all is torn down at its end
+    print(json.dumps([*codes, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]))
+"""
 GRANDCHILD = """
     expected = work()
 
@@ -134,6 +161,10 @@ GRANDCHILD = """
 
     print(json.dumps([in_child(child) for _ in range(int(sys.argv[1]))]))
 """
+
+
+def test_a_call_outside_of_a_fit_leaves_a_team_that_ends_itself_and_no_child_needs(tmp_path: Path) -> None:
+    assert_all_well(run(tmp_path, AFTER_A_CALL, 5), 7)
 
 
 def test_children_of_a_process_that_has_fitted(tmp_path: Path) -> None:

@@ -526,7 +526,7 @@ THREADS = """
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        time.sleep(0.05)
+        time.sleep(0.2)  # workers that rest end themselves
         idle = len(os.listdir("/proc/self/task"))
         model = gdfast.SGDClassifier("log_loss", optimizer="adam", batch_size=20_000, max_iter=20, tol=None, n_jobs=n_jobs)
         model.fit(X, y)
