@@ -26,8 +26,10 @@ namespace {
 
 // Work below this many bytes is done where it is called, by one thread: a hand-over costs 30 to 150 microseconds.
 constexpr double small_work = 1 << 20;
-// Below this many a team that sleeps is not woken.
+// Below this many a team that sleeps is not woken for one call.
 constexpr double worth_waking = 16 << 20;
+
+thread_local bool in_scope = false;  // of `with Worker()`
 
 // Runs `work(cancel, threads)` without the GIL: small work here and now, by one thread, all else on a worker.
 template <class Work>
@@ -44,7 +46,7 @@ void run(double bytes, int threads, const Work& work) {
             return PyErr_CheckSignals() != 0;
         };
         Worker& worker = worker_of_this_thread();
-        const int members = bytes < worth_waking && worker.rested() ? 1 : threads;
+        const int members = !in_scope && bytes < worth_waking && worker.rested() ? 1 : threads;
         const Job job = [&](const std::atomic<bool>& cancel) { work(cancel, members); };
         interrupted = worker.run(job, members, look_for_signals);
     }
@@ -52,14 +54,12 @@ void run(double bytes, int threads, const Work& work) {
 }
 
 // `with Worker():` ends the worker of this thread behind it, unless kept; nested ones do nothing.
-thread_local bool in_scope = false;
 struct WorkerScope {
     const bool kept;
     bool outermost = false;
     explicit WorkerScope(bool kept) : kept(kept) {}
     void enter() {
-        outermost = !in_scope;
-        in_scope = true;
+        if (!in_scope) outermost = in_scope = true;
     }
     void exit() {
         if (!outermost) return;
