@@ -1,4 +1,4 @@
-"""The five estimators keep scikit-learn's contract, reach its optima, and say what they did."""
+"""The estimators keep scikit-learn's contract, reach its optima, and say what they did."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+import sklearn
 from sklearn import datasets
 from sklearn import linear_model as theirs
 from sklearn.base import ClassifierMixin, clone
@@ -70,63 +71,60 @@ def bits(model: Any) -> tuple[bytes, bytes]:
 # --- scikit-learn's contract ------------------------------------------------------------------------------------------
 
 STOCHASTIC = (
-    "one row of weight 2 is one step of twice the size, two equal rows are two steps, the second one from other weights: "
-    "the runs differ after finitely many steps. scikit-learn lists the two checks of its own SGD estimators as expected "
-    "to fail (PER_ESTIMATOR_XFAIL_CHECKS of sklearn.utils._test_common.instance_generator, meta-issue #16298)"
+    "one row of weight 2 is one step of twice the size, two equal rows are two steps, the second one from other weights; "
+    "and the check compares rows in two orders. Decisions differ by 33 with SGDClassifier(), by 0.08 after 20,000 epochs of "
+    "log_loss, of 1e-7 that are allowed. With all rows in a step both checks pass: see below. scikit-learn lists them "
+    "for its own SGD estimators as expected to fail (PER_ESTIMATOR_XFAIL_CHECKS, meta-issue #16298)"
 )
-SAMPLE_WEIGHTS = ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data")
+SAMPLE_WEIGHTS = dict.fromkeys(
+    ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data"), STOCHASTIC
+)
+NEGATIVE = {"check_regressor_multioutput": "the check gives targets below 0 to losses that say they take none"}
+DEGENERATE = {
+    "check_class_weight_classifiers": "the loss of a perceptron is least, 0, at w = 0: steps of all rows go there"
+}
 
-# scikit-learn's estimator whose checks must all be there, ours, and the checks that it cannot pass
-CONTRACT: list[tuple[type, Any, tuple[str, ...]]] = [
-    (theirs.LogisticRegression, ours.LogisticRegression(), ()),
-    (theirs.LogisticRegression, ours.LogisticRegression(l1_ratio=1), ()),
-    (theirs.LogisticRegression, ours.LogisticRegression(l1_ratio=0.5), ()),
-    (theirs.LogisticRegression, ours.LogisticRegression(solver="lbfgs", n_jobs=2), ()),
-    (theirs.LogisticRegression, ours.LogisticRegression(class_weight="balanced"), ()),
-    (theirs.LinearRegression, ours.LinearRegression(), ()),
-    (theirs.LinearRegression, ours.LinearRegression(n_jobs=2), ()),
-    (theirs.Ridge, ours.Ridge(), ()),
-    (theirs.Ridge, ours.Ridge(solver="lbfgs", fit_intercept=False), ()),
-    (theirs.LogisticRegressionCV, ours.LogisticRegressionCV(cv=3), ()),
-    (theirs.LogisticRegressionCV, ours.LogisticRegressionCV(Cs=3, cv=3, l1_ratios=(0.5, 1.0)), ()),
-    (theirs.RidgeCV, ours.RidgeCV(), ()),
-    (theirs.RidgeCV, ours.RidgeCV(cv=3, fit_intercept=False), ()),
+# scikit-learn's estimator whose checks must all be there, ours, and the checks that it cannot pass, with the reason
+CONTRACT: list[tuple[type, Any, dict[str, str]]] = [
+    (theirs.LogisticRegression, ours.LogisticRegression(), {}),
+    (theirs.LogisticRegression, ours.LogisticRegression(l1_ratio=1), {}),
+    (theirs.LogisticRegression, ours.LogisticRegression(l1_ratio=0.5), {}),
+    (theirs.LogisticRegression, ours.LogisticRegression(solver="lbfgs", n_jobs=2), {}),
+    (theirs.LogisticRegression, ours.LogisticRegression(class_weight="balanced"), {}),
+    (theirs.LinearRegression, ours.LinearRegression(), {}),
+    (theirs.LinearRegression, ours.LinearRegression(n_jobs=2), {}),
+    (theirs.Ridge, ours.Ridge(), {}),
+    (theirs.Ridge, ours.Ridge(solver="lbfgs", fit_intercept=False), {}),
+    (theirs.LogisticRegressionCV, ours.LogisticRegressionCV(cv=3), {}),
+    (theirs.LogisticRegressionCV, ours.LogisticRegressionCV(Cs=3, cv=3, l1_ratios=(0.5, 1.0)), {}),
+    (theirs.RidgeCV, ours.RidgeCV(), {}),
+    (theirs.RidgeCV, ours.RidgeCV(cv=3, fit_intercept=False), {}),
     (theirs.SGDClassifier, ours.SGDClassifier(), SAMPLE_WEIGHTS),
     (theirs.SGDClassifier, ours.SGDClassifier(loss="log_loss"), SAMPLE_WEIGHTS),
     (theirs.SGDClassifier, ours.SGDClassifier(loss="perceptron"), SAMPLE_WEIGHTS),
     (theirs.SGDClassifier, ours.SGDClassifier(loss="softmax"), SAMPLE_WEIGHTS),
-    (theirs.SGDClassifier, ours.SGDClassifier(loss="softmax", optimizer=Adam(0.1)), ()),
+    (theirs.SGDClassifier, ours.SGDClassifier(loss="softmax", optimizer=Adam(0.1)), {}),
     (theirs.SGDRegressor, ours.SGDRegressor(), SAMPLE_WEIGHTS),
     (theirs.SGDRegressor, ours.SGDRegressor(loss="huber"), SAMPLE_WEIGHTS),
     (theirs.SGDRegressor, ours.SGDRegressor(loss="epsilon_insensitive"), SAMPLE_WEIGHTS),
     (theirs.SGDRegressor, ours.SGDRegressor(loss="pinball", n_jobs=2), SAMPLE_WEIGHTS),
-    (theirs.SGDRegressor, ours.SGDRegressor(optimizer=Adam(0.1)), ()),
+    (theirs.SGDRegressor, ours.SGDRegressor(optimizer=Adam(0.1)), {}),
 ]
-# every other loss and penalty, and nothing exempted: a step of Adam on all of these small data is the same for a weight of 2
-# and for two rows
-CONTRACT += [
-    (theirs.SGDClassifier, ours.SGDClassifier(loss=loss, optimizer=Adam(0.1)), ())
-    for loss in (
-        "hinge",
-        "log_loss",
-        "squared_hinge",
-        "modified_huber",
-        "perceptron",
-        "squared_error",
-        "huber",
-        "pinball",
-    )
-]
-CONTRACT += [
-    (theirs.SGDRegressor, ours.SGDRegressor(loss=loss, optimizer=Adam(0.1)), ())
-    for loss in ("huber", "epsilon_insensitive", "squared_epsilon_insensitive", "pinball")
-]
-CONTRACT += [
-    (theirs.SGDClassifier, ours.SGDClassifier(penalty=p, optimizer=Adam(0.1)), ()) for p in ("l1", "elasticnet", None)
-]
-CONTRACT += [
-    (theirs.SGDRegressor, ours.SGDRegressor(penalty=p, optimizer=Adam(0.1)), ()) for p in ("l1", "elasticnet", None)
-]
+# a step of Adam on all of these small data is the same for a weight of 2 and for two rows: for every loss and penalty
+LOG_LINK = [name for name, kind in losses.ALL.items() if kind.link == "exp"]
+LABELLED, VALUES = ([name for name, kind in losses.ALL.items() if kind.target not in unlike]
+                    for unlike in (("positive", "nonnegative"), ("binary", "class")))  # fmt: skip
+for loss in LABELLED:
+    impossible = DEGENERATE if loss == "perceptron" else {}
+    CONTRACT.append((theirs.SGDClassifier, ours.SGDClassifier(loss, optimizer=Adam(0.1), random_state=0), impossible))
+for loss in VALUES:
+    slow: dict[str, Any] = {"optimizer": Adam(0.02), "tol": None, "max_iter": 3000} if loss in LOG_LINK else {}
+    model = ours.SGDRegressor(loss, **{"optimizer": Adam(0.1), **slow}, random_state=0)
+    CONTRACT.append((theirs.SGDRegressor, model, NEGATIVE if loss in LOG_LINK else {}))
+for penalty in ("l1", "elasticnet", None):
+    for name in ("SGDClassifier", "SGDRegressor"):
+        model = getattr(ours, name)(penalty=penalty, optimizer=Adam(0.1), random_state=0)
+        CONTRACT.append((getattr(theirs, name), model, {}))
 # arrays of other libraries
 NOT_PROMISED = re.compile("array_api")
 
@@ -142,8 +140,7 @@ def check_name(check: Any) -> str:
 def contract_checks() -> list[Any]:
     listed = []
     for _, model, impossible in CONTRACT:
-        failing = dict.fromkeys(impossible, STOCHASTIC)
-        for item in estimator_checks_generator(model, expected_failed_checks=failing, mark="xfail"):
+        for item in estimator_checks_generator(model, expected_failed_checks=impossible, mark="xfail"):
             estimator, check = item.values if hasattr(item, "values") else item
             if not NOT_PROMISED.search(check_name(check)):
                 marks = getattr(item, "marks", ())
@@ -169,7 +166,9 @@ def test_no_check_is_switched_off_by_a_tag(peer: type, model: Any) -> None:
     # scikit-learn asks this one of heirs of its LinearClassifierMixin only: see the next test
     assert asked - set(here) <= {"check_class_weight_balanced_linear_classifier"}
     assert len(set(here)) >= 55
-    assert len(here) >= (62 if isinstance(model, ClassifierMixin) else 59)
+    counted = {"LinearRegression": 60, "Ridge": 60, "RidgeCV": 60, "SGDRegressor": 61}
+    if sklearn.__version__.startswith("1.9."):
+        assert len(here) == (64 if isinstance(model, ClassifierMixin) else counted[type(model).__name__])
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

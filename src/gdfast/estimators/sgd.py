@@ -469,4 +469,6 @@ class SGDRegressor(LinearRegressor, SGDModel):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        kind = LOSSES.get(self.loss)
+        tags.target_tags.positive_only = kind is not None and kind.target in ("positive", "nonnegative")
         return tags
