@@ -153,7 +153,11 @@ def test_modules_with_an_all_define_it_truly() -> None:
         if path.name == "__main__.py" or path.parent.name == "cuda":  # kernels: tests/cuda
             continue
         name = ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
-        module = importlib.import_module(name)
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            assert 'pip install "gdfast[' in str(error)  # an extra that is not installed
+            continue
         for exported in getattr(module, "__all__", ()):
             assert hasattr(module, exported), (name, exported)
 
