@@ -207,7 +207,7 @@ private:
             return std::min(groups, rows_summed_in_place);  // the kernel cuts
         const Index bytes = std::max<Index>(1, as == Layout::csr ? Index(row_bytes(problem)) : problem.d * Index(sizeof(T)));
         const bool columns = as == Layout::columns;
-        const Index near = 8 * 1024 / bytes / 16 * 16, far = (columns ? 512 : 128) * 1024 / bytes / 16 * 16;
+        const Index near = 8 * 1024 / bytes / 16 * 16, far = (columns ? 256 : 128) * 1024 / bytes / 16 * 16;
         const Index wanted = columns ? std::clamp<Index>(far, 64, 512)
                                      : (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256));
         // with many outputs a reading takes so long that the next cache keeps up with it, but a column is summed row after row:
