@@ -105,9 +105,10 @@ const T* optional_memory(const py::object& a, const char* name, Index size) {
     return a.is_none() ? nullptr : memory<T>(array_of(a, name), name, size, false);
 }
 
-// The layouts of layouts.py: an array, a tuple of columns, CsrRows, and Scaled around any of them.
+// The layouts of layouts.py: an array, a tuple of columns, CsrRows, Quantized, and Scaled around any of them.
 bool is_csr(const py::handle& X) { return py::hasattr(X, "indptr"); }
 bool is_scaled(const py::handle& X) { return py::hasattr(X, "factor"); }
+bool is_quantized(const py::handle& X) { return py::hasattr(X, "stored"); }
 
 // X as the kernels read it; keeps the pointers to columns alive.
 template <class T>
@@ -127,6 +128,7 @@ struct Features {
 private:
     void open(const py::object& X) {
         if (is_csr(X)) return open_csr(X);
+        if (is_quantized(X)) return open_quantized(X);
         if (py::isinstance<py::tuple>(X)) {
             const py::tuple columns = X.cast<py::tuple>();
             problem.n = array_of(columns[0], "X").size();
@@ -152,6 +154,26 @@ private:
         problem.d = Index(pointers.size());
         problem.layout = Layout::columns;
         problem.columns = {pointers.data(), problem.d};
+    }
+
+    void open_quantized(const py::object& X) {
+        const py::array bits = array_of(X.attr("bits"), "X.bits");
+        const std::string name = X.attr("stored").cast<std::string>();
+        const char* const names[] = {"float16", "bfloat16", "int8", "uint8"};
+        const Index kind = std::find(names, names + 4, name) - names, size = kind < 2 ? 2 : 1;
+        const bool typed = kind < 2    ? py::isinstance<py::array_t<std::uint16_t>>(bits)
+                           : kind == 2 ? py::isinstance<py::array_t<std::int8_t>>(bits)
+                                       : kind == 3 && py::isinstance<py::array_t<std::uint8_t>>(bits);
+        if (!typed) refuse("X.bits", "expected the bits of " + name + ", got " + py::str(bits.dtype()).cast<std::string>());
+        if (bits.ndim() != 2 || bits.shape(1) < 1) refuse("X.bits", "expected 2 dimensions, and a column");
+        problem.n = bits.shape(0), problem.d = bits.shape(1);
+        if ((bits.strides(1) != size && problem.d > 1) || bits.strides(0) % size || std::uintptr_t(bits.data()) % size)
+            refuse("X.bits", "expected aligned rows of unit stride");
+        const T* scale = optional_memory<T>(X.attr("scale"), "X.scale", problem.d);
+        const T* offset = optional_memory<T>(X.attr("offset"), "X.offset", problem.d);
+        if (!scale != !offset) refuse("X.scale", "expected both of scale and offset, or none");
+        problem.layout = Layout::quantized;
+        problem.quantized = {bits.data(), Stored(kind), bits.strides(0) / size, problem.d, scale, offset};
     }
 
     void open_csr(const py::object& X) {
@@ -180,6 +202,7 @@ auto by_type(const py::object& object, const char* name, const Call& call) {
     const bool columns = py::isinstance<py::tuple>(X);
     if (columns && py::len(X) == 0) refuse(name, "expected at least one column");
     const py::object first = columns ? py::object(X[py::int_(0)]) : X;
+    if (is_quantized(first)) return call(float());
     const py::array a = array_of(is_csr(first) ? py::object(first.attr("data")) : first, name);
     if (py::isinstance<py::array_t<float>>(a)) return call(float());
     if (py::isinstance<py::array_t<double>>(a)) return call(double());
@@ -337,7 +360,8 @@ void gram_of(const py::object& X, const py::array& columns, const py::array& h, 
         using T = decltype(type);
         Features<T> features(X);
         Problem<T>& p = features.problem;
-        if (p.layout == Layout::csr) refuse("X", "expected dense rows or columns; SparseGram is for sparse ones");
+        if (p.layout != Layout::rows && p.layout != Layout::columns)
+            refuse("X", "expected dense rows or columns; SparseGram is for sparse ones");
         p.k = 1;
         p.intercept = intercept;
         const Index count = columns.size(), *from = columns_of<Index>(columns, p.d);

@@ -13,16 +13,17 @@
 
 namespace gdfast {
 
-enum class Layout { rows, columns, csr };
+enum class Layout { rows, columns, csr, quantized };
 
 // One loss over n rows of features.
 template <class T>
 struct Problem {
     const Kernels<T>* kernels;
-    Layout layout;  // which of the three holds X
+    Layout layout;  // which of the four holds X
     DenseRows<T> rows;
     DenseColumns<T> columns;
     CsrRows<T> csr;
+    QuantizedRows<T> quantized;
     Index entries;  // of csr
     Scaling<T> scaling;
     Index n, d, k;

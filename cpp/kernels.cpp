@@ -18,6 +18,7 @@
 #include "optimizers.hpp"
 #include "order.hpp"
 #include "outputs.hpp"
+#include "quantized.hpp"
 #include "residuals.hpp"
 #include "step.hpp"
 #include "vector.hpp"
@@ -191,6 +192,7 @@ constexpr Kernels<T> table() {
             unpack_csr<T>,
             check_csr<T>,
             gather_rows<T>,
+            widen_rows<T>,
             scale_rows<T>,
             add_moments_rows<T>,
             add_moments_columns<T>,

@@ -140,6 +140,7 @@ struct Kernels {
     CsrCheck (*check_csr)(CsrRows<T>, Index first, Index last, Index entries, bool finite);
     // packed (m x d) = rows of X, the first m of `known` selected ones; the others are asked for
     void (*gather_rows)(DenseRows<T>, Selection, Index m, Index known, T* packed);
+    void (*widen_rows)(QuantizedRows<T>, Selection, Index m, Index known, T* packed);  // the same
     // packed (m x d) = rows of X, scaled; X may be what is packed already
     void (*scale_rows)(DenseRows<T>, Selection, Index m, Scaling<T>, T* packed);
     // m more rows of weight (null for ones) to the total weight, the means and the sums of squared deviations of d columns;

@@ -248,12 +248,17 @@ void pick_non_zeros(const Problem<T>& p, const std::int64_t* starts, T* x, std::
 template <class T>
 static void add_moments(const Problem<T>& p, Index first, Index last, double* total, double* mean, double* squares,
                         double* scratch, const std::atomic<bool>& cancel) {
-    const bool rows = p.layout == Layout::rows;
+    const bool rows = p.layout != Layout::columns;
     const Index tile = std::clamp<Index>(Index((rows ? 16 : 256) * 1024 / row_bytes(p)), 16, 1024);
+    std::vector<T> widened(std::size_t(p.layout == Layout::quantized ? tile * p.d : 0));
     for (Index i = first; i < last && !cancel.load(std::memory_order_relaxed); i += tile) {
         const Index m = std::min(tile, last - i);
         const T* weight = p.weight ? p.weight + i : nullptr;
-        if (rows)
+        if (p.layout == Layout::quantized) {
+            p.kernels->widen_rows(p.quantized, {nullptr, i}, m, last - i, widened.data());
+            const DenseRows<T> dense{widened.data(), p.d, p.d};
+            p.kernels->add_moments_rows(dense, {nullptr, 0}, m, weight, total, mean, squares, scratch);
+        } else if (rows)
             p.kernels->add_moments_rows(p.rows, {nullptr, i}, m, weight, total, mean, squares, scratch);
         else
             p.kernels->add_moments_columns(p.columns, i, m, weight, total, mean, squares);

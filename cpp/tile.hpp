@@ -31,7 +31,9 @@ public:
           stride_(gram_stride),
           rows_(problem.rows),
           draws_(*problem.kernels, problem.n, order, capacity_,
-                 as_ == Layout::rows && problem.layout == Layout::rows ? rows_ahead(problem.d * Index(sizeof(T))) : 0) {
+                 problem.layout == Layout::rows || problem.layout == Layout::quantized
+                     ? rows_ahead(problem.d * Index(sizeof(T)))
+                     : 0) {
         const std::size_t m = std::size_t(capacity_), stride = std::size_t(gram_stride);
         z_.resize(m * std::size_t(lanes_) + lanes_behind);
         const std::size_t parameters = std::size_t((problem.d + 1) * lanes_) + lanes_behind;
@@ -145,6 +147,7 @@ private:
     // Are rows gathered into dense ones first?
     static bool packs(const Problem<T>& problem, const Order* order, Index gram_stride) {
         if (problem.layout == Layout::csr) return gram_stride > 0;
+        if (problem.layout == Layout::quantized) return true;
         return problem.scaling.factor || (order && (problem.layout == Layout::columns || gathers(problem, *order)));
     }
 
@@ -207,7 +210,8 @@ private:
             return std::min(groups, rows_summed_in_place);  // the kernel cuts
         const Index bytes = std::max<Index>(1, as == Layout::csr ? Index(row_bytes(problem)) : problem.d * Index(sizeof(T)));
         const bool columns = as == Layout::columns;
-        const Index near = 8 * 1024 / bytes / 16 * 16, far = (columns ? 256 : 128) * 1024 / bytes / 16 * 16;
+        const Index nearest = problem.layout == Layout::quantized ? 24 * 1024 : 8 * 1024;  // or what it is widened into
+        const Index near = nearest / bytes / 16 * 16, far = (columns ? 256 : 128) * 1024 / bytes / 16 * 16;
         const Index wanted = columns ? std::clamp<Index>(far, 64, 512)
                                      : (near >= 16 ? std::min<Index>(near, 256) : std::clamp<Index>(far, 16, 256));
         // with many outputs a reading takes so long that the next cache keeps up with it, but a column is summed row after row:
@@ -233,6 +237,8 @@ private:
         if (p.layout == Layout::rows && !order_) return p.kernels->scale_rows(p.rows, selection_, m, p.scaling, packed_.data());
         if (p.layout == Layout::rows)
             p.kernels->gather_rows(p.rows, selection_, m, upcoming_.last, packed_.data());
+        else if (p.layout == Layout::quantized)
+            p.kernels->widen_rows(p.quantized, selection_, m, upcoming_.last, packed_.data());
         else if (p.layout == Layout::csr)
             p.kernels->unpack_csr(p.csr, selection_, m, packed_.data());
         else
@@ -314,8 +320,8 @@ private:
     Selection selection_{};
     Upcoming next_{}, upcoming_{};  // as positions, as the kernels count
     Targets<T> targets_{};
-    Aligned<T> z_, g_, weights_, direction_, h_;
-    std::vector<T> y_, weight_, fold_, packed_, design_, scaled_, block_;
+    Aligned<T> z_, g_, weights_, direction_, h_, packed_;
+    std::vector<T> y_, weight_, fold_, design_, scaled_, block_;
     Draws<T> draws_;
 };
 

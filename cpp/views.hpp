@@ -15,6 +15,19 @@ struct DenseRows {
     Index d;
 };
 
+// DenseRows of numbers that take two bytes or one: x * scale_j + offset_j, d of these each; null for x itself. The stride
+// counts stored numbers.
+enum class Stored { float16, bfloat16, int8, uint8 };
+template <class T>
+struct QuantizedRows {
+    const void* x;
+    Stored stored;
+    Index stride;
+    Index d;
+    const T* scale;
+    const T* offset;
+};
+
 // Column j starts at columns[j] and is contiguous.
 template <class T>
 struct DenseColumns {

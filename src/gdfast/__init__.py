@@ -45,6 +45,7 @@ _HOME = {
     "NpySource": "streams",
     "Objective": "scipy_objective",
     "ParquetSource": "arrow_files",
+    "Quantized": "layouts",
     "ReduceOnPlateau": "schedules",
     "Ridge": "estimators",
     "RidgeCV": "estimators",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         SGDRegressor,
     )
     from gdfast.estimators.lr_find import lr_find
+    from gdfast.layouts import Quantized
     from gdfast.model_selection import cross_validate, grid
     from gdfast.models import load, save
     from gdfast.optimizers import FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop

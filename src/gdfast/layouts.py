@@ -9,6 +9,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+QUANTIZED = ("float16", "bfloat16", "int8", "uint8")
+
 
 @dataclass(frozen=True, eq=False)
 class CsrRows:
@@ -36,6 +38,76 @@ class CsrRows:
 
 
 @dataclass(frozen=True, eq=False)
+class Quantized:
+    """x_ij = scale_j data_ij + offset_j, held in two bytes a number or one, converted where the kernels read it; never copied.
+
+    data: (n, d) array of float16, bfloat16 (of ml_dtypes), int8 or uint8, each row in one place. scale, offset: numbers, or
+    (d,) arrays. Everything is computed in float32.
+
+    Raises ValueError: another type or shape of data, scale or offset; columns in one place each.
+    """
+
+    data: Array
+    scale: Any = None
+    offset: Any = None
+
+    def __post_init__(self) -> None:
+        data = self.data
+        if (
+            not isinstance(data, np.ndarray)
+            or str(data.dtype) not in QUANTIZED
+            or data.ndim != 2
+            or min(data.shape) == 0
+        ):
+            what = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+            raise ValueError(f"data is {what}, expected an (n, d) array of {', '.join(QUANTIZED)}.")
+        if data.strides[1] != data.itemsize and data.shape[1] > 1:
+            raise ValueError(
+                "the columns of data lie in one place each, expected rows: np.ascontiguousarray(data) holds them."
+            )
+        if self.scale is None and self.offset is None:
+            return
+        for name, default in (("scale", 1.0), ("offset", 0.0)):
+            value = np.asarray(default if getattr(self, name) is None else getattr(self, name), dtype=np.float32)
+            if value.shape not in ((), (self.d,)) or not np.isfinite(value).all():
+                got = (
+                    f"{name} has shape {value.shape}" if value.shape not in ((), (self.d,)) else f"{name} is not finite"
+                )
+                raise ValueError(f"{got}, expected one finite number, or {self.d} of them, one a column.")
+            object.__setattr__(self, name, np.ascontiguousarray(np.broadcast_to(value, self.d)))
+
+    @property
+    def stored(self) -> str:
+        return str(self.data.dtype)
+
+    @property
+    def bits(self) -> Array:
+        return self.data.view(np.uint16) if self.data.itemsize == 2 else self.data
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    @property
+    def n(self) -> int:
+        return int(self.data.shape[0])
+
+    @property
+    def d(self) -> int:
+        return int(self.data.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n, self.d
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: Any) -> Quantized:
+        return Quantized(self.data[rows], self.scale, self.offset)
+
+
+@dataclass(frozen=True, eq=False)
 class Scaled:
     """The columns (x_j - offset_j) * factor_j of X, which is neither copied nor changed.
 
@@ -47,8 +119,8 @@ class Scaled:
     factor: Array
 
 
-# rows or columns of an array, one array a column, or sparse rows: see sources.Table; and any of them scaled
-Features = Union[Array, tuple[Array, ...], CsrRows, Scaled]
+# rows or columns of an array, one array a column, or other rows: see sources.Table; and any of them scaled
+Features = Union[Array, tuple[Array, ...], CsrRows, Quantized, Scaled]
 
 
 def shape_of(X: Features) -> tuple[int, int]:
@@ -79,6 +151,8 @@ def bytes_of_row(X: Features) -> float:
         return bytes_of_row(X.X)
     if isinstance(X, CsrRows):
         return (X.data.nbytes + X.indices.nbytes) / X.n
+    if isinstance(X, Quantized):
+        return X.d * X.data.itemsize
     return X.shape[1] * X.itemsize if not isinstance(X, tuple) and X.strides[1] == X.itemsize else 0.0
 
 
@@ -88,6 +162,8 @@ def take_rows(X: Features, rows: Array | slice) -> Any:
         return Scaled(take_rows(X.X, rows), X.offset, X.factor)
     if isinstance(X, tuple):
         return tuple(x[rows].copy() for x in X)
+    if isinstance(X, Quantized):
+        return X[rows]
     if not isinstance(X, CsrRows):
         return X[rows] if X.strides[1] == X.itemsize else np.asfortranarray(X[rows])
     starts, ends = X.indptr[:-1][rows], X.indptr[1:][rows]
@@ -102,6 +178,9 @@ def to_dense(X: Features) -> Array:
         return np.asarray((to_dense(X.X) - X.offset) * X.factor)
     if isinstance(X, tuple):
         return np.column_stack(X)
+    if isinstance(X, Quantized):
+        dense = X.data.astype(np.float32)
+        return dense if X.scale is None else dense * X.scale + X.offset
     if not isinstance(X, CsrRows):
         return X
     out = np.zeros((X.n, X.d), dtype=X.dtype)

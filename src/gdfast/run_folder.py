@@ -23,7 +23,7 @@ import numpy as np
 
 from gdfast import _core
 from gdfast.checkpoint import CheckpointError, load_arrays, save_arrays
-from gdfast.layouts import CsrRows, Features, Scaled, dtype_of, shape_of
+from gdfast.layouts import CsrRows, Features, Quantized, Scaled, dtype_of, shape_of
 
 Array = np.ndarray[Any, Any]
 
@@ -219,11 +219,13 @@ def fingerprint(X: Features, *others: Array | None) -> str:
     return f"{n} x {d} {dtype_of(X)}, checksum {value:08x}"
 
 
-def _arrays(X: Features) -> tuple[Array, ...]:
+def _arrays(X: Features) -> tuple[Array | None, ...]:
     if isinstance(X, Scaled):
         return (*_arrays(X.X), X.offset, X.factor)
     if isinstance(X, CsrRows):
         return X.data, X.indices, X.indptr
+    if isinstance(X, Quantized):
+        return X.bits, X.scale, X.offset
     return X if isinstance(X, tuple) else (X,)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gdfast._core import find_non_finite
 from gdfast.conversion import ENCODE, convert, float_type, require_cells, require_real, size_of, where_missing
-from gdfast.layouts import Features
+from gdfast.layouts import Features, Quantized, to_dense
 from gdfast.sparse import is_sparse, open_sparse
 
 __all__ = ["Table", "as_labels", "as_table", "as_target", "as_weight", "feature_names"]
@@ -29,9 +29,9 @@ _Array = NDArray[Any]
 class Table:
     """Rows of features as the kernels read them: validated, in place wherever possible, never written to.
 
-    X       one of four layouts, aligned and of `dtype`: (a) 2-d, unit stride along a row, any row stride; (b) 2-d,
+    X       one of five layouts, aligned and of `dtype`: (a) 2-d, unit stride along a row, any row stride; (b) 2-d,
             unit stride along a column, positive column stride; (c) a tuple of d contiguous columns of length n;
-            (d) ``CsrRows``, the columns of each row in increasing order.
+            (d) ``CsrRows``, the columns of each row in increasing order; (e) ``Quantized``.
     n, d    rows and columns, both at least 1.
     dtype   float32 or float64 in native byte order.
     copies  a sentence for every copy that had to be made, with its reason and size; () for data used in place.
@@ -61,6 +61,13 @@ def as_table(
     if is_sparse(X):
         csr, copies = open_sparse(X, name, wanted, check_finite, threads)
         return Table(csr, csr.n, csr.d, csr.dtype, copies)
+    if isinstance(X, np.ndarray) and str(X.dtype) in ("float16", "bfloat16") and X.ndim == 2 and X.flags.c_contiguous:
+        if (wanted is None or wanted == np.float32) and min(X.shape) > 0:
+            X = Quantized(X)
+        elif X.dtype.kind == "V":  # NumPy itself does not know bfloat16
+            X = X.astype(np.float32)
+    if isinstance(X, Quantized):
+        return _open_quantized(X, name, wanted, check_finite)
     names: list[Any] | None = None
     if _is_frame(X):
         names, content = _open_frame(X, name)
@@ -184,6 +191,21 @@ def _from_array(a: _Array, name: str, wanted: np.dtype[Any] | None, *, python: b
         reason = f"{dtype} with strides {a.strides} copied" if a.flags.aligned else f"misaligned {dtype} copied"
     X = convert(a, dtype, name) if X is None else X
     return Table(X, a.shape[0], a.shape[1], dtype, (f"{name}: {reason}, {size_of(X.nbytes)}",))
+
+
+def _open_quantized(X: Quantized, name: str, wanted: np.dtype[Any] | None, check_finite: bool) -> Table:
+    if wanted is not None and wanted != X.dtype:
+        dense = to_dense(X).astype(wanted)
+        return Table(
+            dense, X.n, X.d, dense.dtype, (f"{name}: {X.stored} converted to {wanted}, {size_of(dense.nbytes)}",)
+        )
+    for start in range(0, X.n if check_finite and X.stored in ("float16", "bfloat16") else 0, 4096):
+        part = X[start : start + 4096]
+        finite = np.isfinite(part.data)
+        if not finite.all():
+            i, j = divmod(int(np.argmin(finite)), X.d)
+            _refuse_value(float(part.data[i, j]), X.data.dtype, name, start + i, j)
+    return Table(X, X.n, X.d, X.dtype, ())
 
 
 def _in_kernel_layout(a: _Array) -> _Array | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfast.layouts import CsrRows, Scaled
+from gdfast.layouts import CsrRows, Quantized, Scaled
 from gdfast.solvers import proximal
 from gdfast.solvers.newton import ROUNDING
 from gdfast.solvers.objective import Objective, Solution, length
@@ -35,6 +35,8 @@ def takes(objective: Objective) -> bool:
     if isinstance(X, Scaled) and isinstance(X.X, CsrRows) and X.offset.any() and not objective.fit_intercept:
         return False
     if isinstance(X, CsrRows) and max(X.n, X.d) >= 2**31:
+        return False
+    if isinstance(X.X if isinstance(X, Scaled) else X, Quantized):  # its columns are never gathered
         return False
     return objective.examples.k == 1 and (loss.twice_differentiable or loss.curvature_bound is not None)
 
