@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SPARSE
+from memory import SPARSE
 from rules import every_kernel
 
 from gdfast import losses
