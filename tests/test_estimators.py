@@ -948,7 +948,9 @@ def test_feature_selection_and_multi_output() -> None:
 
 REPORT = {"solver", "converged", "stopped", "seconds", "threads", "instruction_set", "copies"}
 FULL_REPORT = REPORT | {"why", "objective", "iterations", "passes", "relative_excess", "gradient_norm"}
-SGD_REPORT = REPORT | {"epochs", "rows_per_second", "gradient_norm", "learning_rate", "standardized"}
+SGD_REPORT = REPORT | {
+    "epochs", "rows_per_second", "gradient_norm", "learning_rate", "standardized", "device", "transfer_seconds",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
