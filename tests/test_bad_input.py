@@ -477,6 +477,7 @@ SGD_PARAMETERS: dict[str, Row] = {
     "target_loss": ({}, ["a", math.nan, True, math.inf]),
     "callbacks": ({}, ["print", 3, [print, None], True]),
     "checkpoint": ({"random_state": 0}, [3, True, 1.5, ["folder"]]),
+    "device": ({}, ["gpu", "cuda:x", 3, None, True]),
 }
 CLASS_WEIGHTS: Row = ({}, ["unbalanced", {7: 1.0}, {0: -1.0}, {0: math.nan}, {0: "a"}, [1, 2], 2.0, True])
 BAD_PARAMETERS: dict[str, dict[str, Row]] = {
@@ -491,6 +492,7 @@ BAD_PARAMETERS: dict[str, dict[str, Row]] = {
         "class_weight": CLASS_WEIGHTS,
         "random_state": ({}, NOT_A_SEED),
         "solver": ({}, [*NOT_A_NAME, None]),
+        "checkpoint": ({}, [3, True, 1.5, ["folder"]]),
         "max_iter": ({}, NOT_A_COUNT),
         "verbose": ({}, NOT_VERBOSE),
         "warm_start": ({}, NOT_A_FLAG),
