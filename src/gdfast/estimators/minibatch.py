@@ -53,6 +53,25 @@ class SGDModel(DescentParameters, CallbackSupportMixin, LinearModel, SparseCoeff
             w[-1] = as_target(np.reshape(intercept_init, -1), k, dtype=dtype, name="intercept_init")
         return w
 
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, coef_init: Any, intercept_init: Any
+    ) -> None:
+        """fit: rows in memory, or a source."""
+        self._validate()
+        source = X if isinstance(X, Source) else None
+        if source is not None:
+            if not (y is sample_weight is X_val is y_val is None):
+                raise ValueError("a source holds labels and weights: y, sample_weight, X_val and y_val must be None")
+            if not source.fits:
+                self._run_stream(source, coef_init, intercept_init, {"X": X, "y": None, "metadata": {}})
+                return
+            X, y, sample_weight = source.load()
+        table, examples, loss = self._examples(X, y, sample_weight)
+        held = self._held_out(X_val, y_val, examples, loss)
+        data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
+        self._run(table, examples, loss, held, coef_init, intercept_init, data)
+        self._name_features(source)
+
     def _run(
         self,
         table: Table,

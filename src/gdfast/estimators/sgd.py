@@ -201,20 +201,7 @@ class SGDClassifier(LinearClassifier, SGDModel):
         """X: (n, d) array, sparse matrix or data frame; y: (n,) labels; sample_weight: (n,) or None; X_val, y_val: rows
         to score after each epoch, which turn early stopping on. X may be a source (``gdfast.ParquetSource``), which holds
         labels and weights."""
-        self._validate()
-        source = X if isinstance(X, Source) else None
-        if source is not None:
-            if not (y is sample_weight is X_val is y_val is None):
-                raise ValueError("a source holds labels and weights: y, sample_weight, X_val and y_val must be None")
-            if not source.fits:
-                self._run_stream(source, coef_init, intercept_init, {"X": X, "y": None, "metadata": {}})
-                return self
-            X, y, sample_weight = source.load()
-        table, examples, loss = self._examples(X, y, sample_weight)
-        held = self._held_out(X_val, y_val, examples, loss)
-        data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
-        self._run(table, examples, loss, held, coef_init, intercept_init, data)
-        self._name_features(source)
+        self._fit(X, y, sample_weight, X_val, y_val, coef_init, intercept_init)
         return self
 
     @all_or_nothing
@@ -431,20 +418,7 @@ class SGDRegressor(LinearRegressor, SGDModel):
         """X: (n, d) array, sparse matrix or data frame; y: (n,) or (n, k); sample_weight: (n,) or None; X_val, y_val: rows
         to score after each epoch, which turn early stopping on. X may be a source (``gdfast.ParquetSource``), which holds
         targets and weights."""
-        self._validate()
-        source = X if isinstance(X, Source) else None
-        if source is not None:
-            if not (y is sample_weight is X_val is y_val is None):
-                raise ValueError("a source holds labels and weights: y, sample_weight, X_val and y_val must be None")
-            if not source.fits:
-                self._run_stream(source, coef_init, intercept_init, {"X": X, "y": None, "metadata": {}})
-                return self
-            X, y, sample_weight = source.load()
-        table, examples, loss = self._examples(X, y, sample_weight)
-        held = self._held_out(X_val, y_val, examples, loss)
-        data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
-        self._run(table, examples, loss, held, coef_init, intercept_init, data)
-        self._name_features(source)
+        self._fit(X, y, sample_weight, X_val, y_val, coef_init, intercept_init)
         return self
 
     @all_or_nothing
