@@ -753,14 +753,20 @@ void moments_of(const py::object& X, const py::object& weight, const py::array& 
     });
 }
 
+template <class T>
+const Problem<T>& dense_rows(Features<T>& features) {
+    Problem<T>& p = features.problem;
+    p.k = 1;
+    if (p.layout != Layout::rows || p.scaling.factor || p.d >= Index(1) << 31)
+        refuse("X", "expected rows of fewer than 2^31 columns");
+    return p;
+}
+
 void count_non_zeros_of(const py::object& X, const py::array& starts, int threads) {
     by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
-        Problem<T>& p = features.problem;
-        p.k = 1;
-        if (p.layout != Layout::rows || p.scaling.factor || p.d >= Index(1) << 31)
-            refuse("X", "expected fewer than 2^31 columns of rows");
+        const Problem<T>& p = dense_rows(features);
         std::int64_t* to = memory<std::int64_t>(starts, "starts", p.n + 1, true);
         run(features.bytes(), threads,
             [&](const std::atomic<bool>& cancel, int members) { count_non_zeros(p, to, Team{members, 0, &cancel}); });
@@ -773,10 +779,7 @@ void pick_non_zeros_of(const py::object& X, const py::array& starts, const py::a
     by_type(X, "X", [&](auto type) {
         using T = decltype(type);
         Features<T> features(X);
-        Problem<T>& p = features.problem;
-        p.k = 1;
-        if (p.layout != Layout::rows || p.scaling.factor || p.d >= Index(1) << 31)
-            refuse("X", "expected fewer than 2^31 columns of rows");
+        const Problem<T>& p = dense_rows(features);
         const std::int64_t* from = memory<std::int64_t>(starts, "starts", p.n + 1, false);
         T* numbers = memory<T>(x, "x", from[p.n], true);
         std::int32_t* places = memory<std::int32_t>(columns, "columns", from[p.n], true);

@@ -28,6 +28,15 @@ inline Vector<To, widened_at_once> converted(Vector<From, widened_at_once> from)
 #endif
 }
 
+// 16 numbers where no instruction is known to read them at once
+template <class Bits>
+inline Vector<float, widened_at_once> one_by_one(const typename Bits::type* x) {
+    float out[widened_at_once];
+#pragma omp simd
+    for (int i = 0; i < widened_at_once; ++i) out[i] = Bits::value(x[i]);
+    return load<widened_at_once>(out);
+}
+
 // What a stored number is: bits of this type, read one by one, or 16 at once.
 template <Stored stored>
 struct Bits16 {
@@ -49,10 +58,7 @@ struct Bits16 {
             return bit_cast<Vector<float, widened_at_once>>(converted<std::uint32_t, type>(load<widened_at_once>(x)) << 16);
         }
 #else
-        float out[widened_at_once];
-#pragma omp simd
-        for (int i = 0; i < widened_at_once; ++i) out[i] = value(x[i]);
-        return load<widened_at_once>(out);
+        return one_by_one<Bits16>(x);
 #endif
     }
 };
@@ -66,10 +72,7 @@ struct Bits8 {
         std::memcpy(&q, x, sizeof(q));
         return _mm512_cvtepi32_ps(std::is_signed_v<I> ? _mm512_cvtepi8_epi32(q) : _mm512_cvtepu8_epi32(q));
 #else
-        float out[widened_at_once];
-#pragma omp simd
-        for (int i = 0; i < widened_at_once; ++i) out[i] = value(x[i]);
-        return load<widened_at_once>(out);
+        return one_by_one<Bits8>(x);
 #endif
     }
 };
