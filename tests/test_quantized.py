@@ -102,7 +102,9 @@ def test_every_way_to_fit(stored: str, model: Any, k: int) -> None:
     a = type(model)(**model.get_params()).fit(X, y)
     b = type(model)(**model.get_params()).fit(to_dense(X), y)
     assert a.coef_.dtype == np.float32
-    np.testing.assert_allclose(a.coef_, b.coef_, rtol=0, atol=1e-2 * np.abs(b.coef_).max())
+    # accelerated gradients on the one side, proximal Newton on the other stop at different places within their tolerance
+    near = 1e-2 if getattr(model, "l1_ratio", 0) == 1 and isinstance(model, ours.LogisticRegression) else 2e-4
+    np.testing.assert_allclose(a.coef_, b.coef_, rtol=0, atol=near * np.abs(b.coef_).max())
     assert a.fit_report_["copies"] == ()
     np.testing.assert_allclose(a.score(X, y), b.score(to_dense(X), y), atol=0.01)
 
